@@ -1,0 +1,93 @@
+"""The one class order of the project, and the maps from each data set's own codes to it.
+
+Nothing else in the project knows a class id: two FER data sets rarely share an order, and a
+swapped order costs accuracy without an error message.
+
+The order is RAF-DB's (codes 1..7), with contempt, which RAF-DB does not have, last.
+"""
+
+EXPRESSIONS = (
+    "surprise",
+    "fear",
+    "disgust",
+    "happiness",
+    "sadness",
+    "anger",
+    "neutral",
+    "contempt",
+)
+BASIC_EXPRESSIONS = EXPRESSIONS[:7]
+
+# RAF-DB, EmoLabel/list_patition_label.txt.
+RAFDB_CODES = dict(zip(range(1, 8), BASIC_EXPRESSIONS, strict=True))
+# RAF-DB, images for each class in the order of the codes (Li et al. 2017; the set's own list).
+RAFDB_TRAIN_COUNTS = dict(
+    zip(BASIC_EXPRESSIONS, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)
+)
+RAFDB_TEST_COUNTS = dict(zip(BASIC_EXPRESSIONS, (329, 74, 160, 1185, 478, 162, 680), strict=True))
+
+# FERPlus, columns of fer2013new.csv and of label.csv, in the files' order.
+FERPLUS_COLUMNS = {
+    "neutral": "neutral",
+    "happiness": "happiness",
+    "surprise": "surprise",
+    "sadness": "sadness",
+    "anger": "anger",
+    "disgust": "disgust",
+    "fear": "fear",
+    "contempt": "contempt",
+    "unknown": "unknown",
+    "NF": "not_a_face",
+}
+# FER2013, column `emotion` of fer2013.csv.
+FER2013_CODES = {
+    0: "anger",
+    1: "disgust",
+    2: "fear",
+    3: "happiness",
+    4: "sadness",
+    5: "surprise",
+    6: "neutral",
+}
+# AffectNet; 8 (none), 9 (uncertain) and 10 (no face) are no expressions.
+AFFECTNET_CODES = {
+    0: "neutral",
+    1: "happiness",
+    2: "sadness",
+    3: "surprise",
+    4: "fear",
+    5: "disgust",
+    6: "anger",
+    7: "contempt",
+}
+
+
+def expressions(num_classes: int) -> tuple[str, ...]:
+    """Return the names of the first `num_classes` classes.
+
+    Parameters
+    ----------
+    num_classes : int
+        7 (the basic expressions) or 8 (with contempt).
+
+    Raises
+    ------
+    ValueError
+        For any other number.
+    """
+    if num_classes not in (7, 8):
+        raise ValueError(f"num_classes is {num_classes}; FER sets have 7 classes, or 8 with contempt")
+    return EXPRESSIONS[:num_classes]
+
+
+def class_id(expression: str) -> int:
+    """Return the project's class id of an expression's name.
+
+    Raises
+    ------
+    KeyError
+        If the name is not one of `EXPRESSIONS`.
+    """
+    if expression not in EXPRESSIONS:
+        raise KeyError(f"unknown expression {expression!r}; known are {', '.join(EXPRESSIONS)}")
+    return EXPRESSIONS.index(expression)
