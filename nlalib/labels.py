@@ -76,7 +76,9 @@ def expressions(num_classes: int) -> tuple[str, ...]:
         For any other number.
     """
     if num_classes not in (7, 8):
-        raise ValueError(f"num_classes is {num_classes}; FER sets have 7 classes, or 8 with contempt")
+        raise ValueError(
+            f"num_classes is {num_classes}; FER sets have 7 classes, or 8 with contempt"
+        )
     return EXPRESSIONS[:num_classes]
 
 

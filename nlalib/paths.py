@@ -34,3 +34,8 @@ def figures_folder() -> Path:
 def cache_folder() -> Path:
     """Return the folder for decoded images: `NLA_CACHE` if set, else `runs/cache/`."""
     return resolve(os.environ.get("NLA_CACHE", "runs/cache"))
+
+
+def runs_folder() -> Path:
+    """Return the folder for training runs: `NLA_RUNS` if set, else `runs/`."""
+    return resolve(os.environ.get("NLA_RUNS", "runs"))

@@ -77,7 +77,10 @@ def show_images(
     """
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * inches, rows * inches * (1.2 if titles else 1)), squeeze=False
+        rows,
+        columns,
+        figsize=(columns * inches, rows * inches * (1.2 if titles else 1)),
+        squeeze=False,
     )
     for axis in axes.flat:
         axis.axis("off")

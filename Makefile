@@ -1,0 +1,119 @@
+# Everything a reader of the study runs. `make` alone lists the targets.
+# Needs Python 3.11 or newer (PYTHON=python3.12 picks one for a new environment), pip, and GNU make 3.81 or newer.
+
+PYTHON ?= python3
+# The environment; made when missing. An existing one, conda's too, is reused: VENV=$CONDA_PREFIX
+VENV ?= .venv
+CONFIG ?= configs/embedded.yaml
+# getconf, as nproc obeys OMP_NUM_THREADS and macOS lacks it.
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+
+# What `make study` runs; `make study STUDY='snakemake --dry-run ...'` to look before.
+STUDY ?= snakemake --cores $(CORES) --config study=$(CONFIG)
+
+SHELL := /bin/bash
+NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+# Packages that only another Python or system asks for, so that the pins hold there as well:
+# papermill wants aiohttp on Python 3.12, ipykernel wants appnope on macOS.
+LOCK_ALSO = aiohttp appnope
+
+BIN = $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# First in front of every command: tools of this environment, its kernel whatever kernels the
+# user has installed, and IPython settings of our own, so that nobody's start-up files take part.
+IN_VENV = venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
+	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
+
+.PHONY: help study test lab notebooks lock clean stale
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' \
+		| awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  CONFIG=$(CONFIG)  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)"
+
+study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
+	@$(IN_VENV) OMP_NUM_THREADS=1 $(STUDY)
+
+# The notebooks' part runs on the CPU, as the committed outputs do, and writes figures and decoded
+# images to a temporary folder; tests/check_figures.py then compares those with the committed ones.
+# pyproject.toml asks for quiet; --verbosity=0 brings pytest's full closing line back.
+test: $(VENV)/.installed  ## style, unit tests, then every notebook against its stored outputs
+	@$(IN_VENV) stage() { name="$$1"; shift; echo; echo "== $$name"; "$$@" || { \
+			echo; echo "make test failed at $$name: $$*"; exit 1; }; }; \
+	folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; export OMP_NUM_THREADS=1; \
+	stage "1/4 style: errors" ruff check . && \
+	stage "2/4 style: layout" ruff format --check . && \
+	stage "3/4 unit tests" python -m pytest --verbosity=0 tests && \
+	export NLA_FIGURES="$$folder/figures" NLA_CACHE="$$folder/cache" CUDA_VISIBLE_DEVICES= && \
+	stage "4/4 notebooks" python -m pytest --verbosity=0 --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 \
+		notebooks tests/check_figures.py
+
+lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab
+	@$(IN_VENV) jupyter lab
+
+notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
+	@$(IN_VENV) OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= \
+		python scripts/execute_notebooks.py $(NOTEBOOKS)
+
+lock:  ## remake constraints.txt from pyproject.toml with the newest versions that fit
+	@echo "Resolving versions in a fresh environment; this takes some minutes ..."
+	@set -eo pipefail; folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check --dry-run \
+		--ignore-installed --report "$$folder/report.json" ".[test,lab]" $(LOCK_ALSO); \
+	"$$folder/venv/bin/python" -c 'import json, sys; \
+		found = [item["metadata"] for item in json.load(open(sys.argv[1]))["install"]]; \
+		pins = {"%(name)s==%(version)s" % one for one in found if one["name"] != "nlalib"}; \
+		print("\n".join(sorted(pins, key=str.lower)))' "$$folder/report.json" > "$$folder/pins"; \
+	cp "$$folder/pins" constraints.txt; git diff --stat -- constraints.txt
+
+clean:  ## remove caches of the tools; never .venv, runs/ or data/
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find $(wildcard nlalib tests scripts notebooks benchmarks) -depth \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+
+# An environment made in another folder (a moved clone), or whose Python is gone, is seen to again.
+ifneq ($(shell [ "$$(cat "$(VENV)/.installed" 2>/dev/null)" = "$$PWD" ] \
+	&& "$(BIN)/python" -c "" 2>/dev/null && echo sound),sound)
+$(VENV)/.installed: stale
+endif
+
+# `.installing` stands in the environment while pip works: found at the start, it tells of an
+# install that was broken off, after which pip may take half a package for a whole one.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@set -e; python="$(BIN)/python"; \
+	if [ -d "$(VENV)" ] && { [ -e "$(VENV)/.installing" ] || ! "$$python" -c "" 2>/dev/null; }; then \
+		[ -e "$(VENV)/pyvenv.cfg" ] || { \
+			echo "$(VENV) is no sound Python environment, nor one that may be removed here." >&2; \
+			echo "Remove it (or make it again, if it is conda's), or give another VENV=..." >&2; \
+			exit 1; }; \
+		echo "$(VENV) is incomplete or its Python is gone: starting it over."; rm -rf "$(VENV)"; \
+	fi; \
+	[ -d "$(VENV)" ] || python="$(PYTHON)"; \
+	found="$$("$$python" -c 'import platform; print(platform.python_version())' 2>/dev/null)" || { \
+		echo "No Python found as $$python. Install Python 3.11 or newer and name it:" >&2; \
+		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$python is Python $$found, but this project needs 3.11 or newer. Next step:" >&2; \
+		if [ -d "$(VENV)" ]; then echo "  remove the folder $(VENV), and" >&2; fi; \
+		echo "  make $(MAKECMDGOALS) PYTHON=python3.12   (or any other that is new enough)" >&2; \
+		exit 1; }; \
+	if [ -d "$(VENV)" ]; then \
+		echo "Bringing $(VENV) (Python $$found) up to date with pip ..."; \
+		touch "$(VENV)/.installing"; \
+	else \
+		echo "Making $(VENV) (Python $$found) with pip: some minutes and about 6 GB the first time ..."; \
+		mkdir -p "$(VENV)"; touch "$(VENV)/.installing"; "$$python" -m venv "$(VENV)"; \
+	fi; \
+	$(PIP_INSTALL) -e ".[test]"; \
+	mkdir -p "$(VENV)/ipython/profile_default"; \
+	echo 'c.IPKernelApp.log_level = 40  # silences the notice that kernels talk over plain TCP' \
+		> "$(VENV)/ipython/profile_default/ipython_kernel_config.py"; \
+	rm "$(VENV)/.installing"; pwd > "$@"
+
+$(VENV)/.installed-lab: $(VENV)/.installed
+	@set -e; echo "Adding JupyterLab to $(VENV) ..."; touch "$(VENV)/.installing"; \
+	$(PIP_INSTALL) -e ".[test,lab]"; rm "$(VENV)/.installing"; pwd > "$@"

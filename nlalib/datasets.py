@@ -1,0 +1,86 @@
+"""From a run's parameters to an index with a training, a held-out and a test part."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from nlalib.ferplus import read_ferplus
+from nlalib.paths import resolve
+from nlalib.rendered import rendered_index
+from nlalib.runs import RunConfig
+
+# The part of a set that each split plays in a run.
+TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
+
+
+def dataset_root(config: RunConfig) -> Path:
+    """Return the data set's folder: `data_root`, or `data/<dataset>` where that is empty."""
+    return resolve(config.data_root or f"data/{config.dataset}")
+
+
+def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the index of a run and a table of what the set's label rule dropped.
+
+    The index has one more column, `part`: "train", "held_out" (a stratified share of the
+    training images, to select the epoch with) or "test". Images that play no part (FERPlus'
+    own validation split, training images beyond `train_images`) are left out.
+
+    Returns
+    -------
+    index : pandas.DataFrame
+        As `nlalib.index` describes, with `part`.
+    dropped : pandas.DataFrame
+        Columns `split`, `reason`, `images`.
+    """
+    if config.dataset == "rendered":
+        index = rendered_index(
+            train=config.train_images or 12271,
+            test=config.test_images or 3068,
+            seed=config.data_seed,
+            flip_rate=config.noise_rate,
+        )
+        dropped = pd.DataFrame({"split": [], "reason": [], "images": []})
+    else:
+        if config.noise_rate:
+            raise ValueError(
+                "noise_rate is for rendered faces; real sets get no injected noise yet"
+            )
+        index, dropped = read_ferplus(
+            dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
+        )
+    train = index[index["split"] == "train"]
+    test = index[index["split"] == "test"]
+    if config.dataset != "rendered":
+        train = stratified_subset(train, config.train_images, config.data_seed)
+        test = stratified_subset(test, config.test_images, config.data_seed)
+    kept, held_out = train_test_split(
+        np.arange(len(train)),
+        test_size=config.held_out,
+        stratify=train["label"],
+        random_state=config.data_seed,
+    )
+    parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
+    index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
+    return index.reset_index(drop=True), dropped
+
+
+def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
+    """Return `images` rows with the class shares of `index`, in its order; all where `images` is 0.
+
+    Raises
+    ------
+    ValueError
+        If the index has fewer rows than asked for.
+    """
+    if images in (0, len(index)):
+        return index
+    if images > len(index):
+        raise ValueError(
+            f"{images:,} images asked for, but the set has {len(index):,}; ask for fewer, or 0 for all"
+        )
+    kept, _ = train_test_split(
+        np.arange(len(index)), train_size=images, stratify=index["label"], random_state=seed
+    )
+    return index.iloc[np.sort(kept)]

@@ -1,0 +1,128 @@
+"""The networks, and how their weights begin."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
+
+RANDOM_INITIALISATION = "random"
+
+
+class NarrowResNet18(ResNet):
+    """ResNet-18 for small images: 3 x 3 stem of stride 1, no pooling after it, fewer channels.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first stage (64 in ResNet-18); the later ones have 2, 4 and 8 times as many.
+    num_classes : int
+    """
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+        self.inplanes = width
+        self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.maxpool = nn.Identity()
+        self.layer1 = self._make_layer(BasicBlock, width, 2)
+        self.layer2 = self._make_layer(BasicBlock, 2 * width, 2, stride=2)
+        self.layer3 = self._make_layer(BasicBlock, 4 * width, 2, stride=2)
+        self.layer4 = self._make_layer(BasicBlock, 8 * width, 2, stride=2)
+        self.fc = nn.Linear(8 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+BACKBONES = {
+    "resnet18": lambda num_classes: resnet18(weights=None, num_classes=num_classes),
+    "resnet18_narrow16": lambda num_classes: NarrowResNet18(16, num_classes),
+    "resnet18_narrow32": lambda num_classes: NarrowResNet18(32, num_classes),
+}
+
+
+def build_model(backbone: str, num_classes: int, seed: int) -> nn.Module:
+    """Return a randomly initialised network, the same for the same seed.
+
+    Parameters
+    ----------
+    backbone : {"resnet18", "resnet18_narrow16", "resnet18_narrow32"}
+    num_classes : int
+    seed : int
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BACKBONES[backbone](num_classes)
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 12 hexadecimal digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def initialisation_name(path: Path | None) -> str:
+    """Return how results name the initial weights: "random", or the file's name and digest."""
+    return RANDOM_INITIALISATION if path is None else f"{path.stem}@{file_digest(path)}"
+
+
+def load_backbone(model: nn.Module, path: Path) -> list[str]:
+    """Load the backbone's weights from a file, in place; the classifier keeps its own.
+
+    The file is safetensors, or a PyTorch checkpoint with tensors only (a state dict, or one
+    under the key `state_dict` as in `resnet18_msceleb.pth`). It is never unpickled as code.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its classifier in `fc`.
+    path : pathlib.Path
+
+    Returns
+    -------
+    list of str
+        Names of entries in the file that the backbone has no use for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds more than tensors, or lacks weights of the backbone.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth as "
+            "initial_weights, or leave it empty for random initialisation"
+        )
+    if path.suffix == ".safetensors":
+        state = load_file(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{path} holds more than tensors and is not opened, since that could run code: "
+                "save its state dict alone (torch.save(model.state_dict(), ...))"
+            ) from error
+        state = state.get("state_dict", state)
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    wanted = {name: v for name, v in model.state_dict().items() if not name.startswith("fc.")}
+    # Files from before PyTorch 0.4.1 lack the counters of batch normalisation.
+    required = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    unfit = [n for n in required if n not in state or state[n].shape != wanted[n].shape]
+    if unfit:
+        raise ValueError(
+            f"{path} does not fit the backbone: {len(unfit)} of {len(required)} weights are "
+            f"missing or of another shape, first {unfit[0]!r}; the file's first names are "
+            f"{list(state)[:3]}"
+        )
+    model.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+    return sorted(set(state) - set(wanted))

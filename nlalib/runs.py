@@ -1,0 +1,235 @@
+"""A training run: its typed parameters, its identity, and the folder it leaves behind.
+
+A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
+epoch), `timing.csv`, `predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each
+training image at each epoch), `weights.safetensors` (last epoch), `notebook.ipynb`, and last of
+all `done`.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from nlalib.labels import expressions
+from nlalib.models import BACKBONES, initialisation_name
+from nlalib.paths import ROOT, resolve, runs_folder
+
+# Raise it when a change of the code changes results, so that old runs are not taken for new ones.
+RESULTS_VERSION = 1
+DATASETS = ("rendered", "ferplus")
+# Where a run reads, writes and computes does not change what it computes.
+_NOT_IDENTITY = ("data_root", "initial_weights", "device")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The parameters of one training run, with the defaults of `04_training.ipynb`."""
+
+    dataset: str = "rendered"
+    data_root: str = ""
+    label_rule: str = "argmax"
+    num_classes: int = 7
+    train_images: int = 600
+    test_images: int = 200
+    data_seed: int = 0
+    noise_rate: float = 0.0
+    held_out: float = 0.1
+    image_size: int = 48
+    method: str = "nla"
+    method_settings: dict = field(default_factory=dict)
+    backbone: str = "resnet18_narrow16"
+    initial_weights: str = ""
+    epochs: int = 3
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float = 3.0e-3
+    weight_decay: float = 1.0e-4
+    lr_schedule: str = "one_cycle"
+    augmentation: str = "affine"
+    view_order: str = "joint"
+    precision: str = "fp32"
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self):
+        for parameter in fields(self):
+            value = checked_type(parameter.name, getattr(self, parameter.name), parameter.type)
+            object.__setattr__(self, parameter.name, value)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        from nlalib.augmentation import named_recipe
+        from nlalib.methods import make_method
+        from nlalib.votes import LABEL_RULES
+
+        expressions(self.num_classes)
+        named_recipe(self.augmentation)
+        make_method(self.method, self.method_settings)
+        choices = {
+            "dataset": DATASETS,
+            "backbone": tuple(BACKBONES),
+            "label_rule": tuple(LABEL_RULES),
+            "optimizer": ("adam", "adamw"),
+            "lr_schedule": ("exponential", "one_cycle", "constant"),
+            "view_order": ("joint", "separate"),
+            "precision": ("fp32", "bf16", "fp16"),
+            "device": ("auto", "cpu", "cuda"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
+                )
+        at_least = {"epochs": 1, "batch_size": 2, "image_size": 16, "train_images": 0}
+        for name, least in {**at_least, "test_images": 0, "lr": 0, "weight_decay": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 < self.held_out < 0.5:
+            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 0.5")
+        if not 0 <= self.noise_rate < 1:
+            raise ValueError(f"noise_rate is {self.noise_rate}; it must be from 0 to below 1")
+
+    @classmethod
+    def from_parameters(cls, parameters: dict) -> "RunConfig":
+        """Return the configuration; an unknown name is an error that suggests the nearest one."""
+        known = [parameter.name for parameter in fields(cls)]
+        refuse_unknown(parameters, known, "parameter")
+        return cls(**parameters)
+
+    @property
+    def initialisation(self) -> str:
+        """How results name the initial weights."""
+        return initialisation_name(resolve(self.initial_weights) if self.initial_weights else None)
+
+    @property
+    def identity(self) -> dict:
+        """What changes the result: the parameters without places and devices."""
+        kept = {name: v for name, v in asdict(self).items() if name not in _NOT_IDENTITY}
+        return {**kept, "initialisation": self.initialisation, "results_version": RESULTS_VERSION}
+
+    @property
+    def run_id(self) -> str:
+        """A readable name and a digest of the identity, the same on every machine."""
+        text = json.dumps(self.identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.dataset}-{self.method}-seed{self.seed}-{digest}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return runs_folder() / self.run_id
+
+
+def checked_type(name: str, value, expected: type):
+    """Return `value` as `expected`; TypeError unless it is one (a whole number may be a float)."""
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        hint = ""
+        if expected is float and isinstance(value, str):
+            hint = "; YAML reads 1e-4 as text: write 1.0e-4"
+        raise TypeError(
+            f"parameter {name} is {value!r} of type {type(value).__name__}; "
+            f"expected {expected.__name__}{hint}"
+        )
+    return value
+
+
+def refuse_unknown(given, known, what: str) -> None:
+    """Raise ValueError if a name in `given` is not `known`, and suggest the nearest."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown {what} {name!r}; {hint}")
+
+
+def notebook_parameters(namespace: dict, **expected: type) -> dict:
+    """Return a notebook's parameters from its `globals()`, checked.
+
+    papermill only warns of a misspelt parameter, and injects it as one more variable. The first
+    cell after the parameters calls this, before anything else is defined.
+
+    Parameters
+    ----------
+    namespace : dict
+        `globals()` of the notebook.
+    **expected
+        Name and type of each parameter. Without any: those of `RunConfig`.
+
+    Raises
+    ------
+    ValueError
+        For a variable that is no parameter, with the nearest name.
+    TypeError
+        For a value of another type.
+    """
+    if not expected:
+        expected = {parameter.name: parameter.type for parameter in fields(RunConfig)}
+    ipython = {"In", "Out"}
+    simple = (str, int, float, bool, dict, list, type(None))
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in ipython and isinstance(value, simple)
+    }
+    refuse_unknown(given, list(expected), "parameter")
+    missing = [name for name in expected if name not in given]
+    if missing:
+        raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
+    return {name: checked_type(name, given[name], kind) for name, kind in expected.items()}
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename: the file is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` as JSON, atomically."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, lambda unfinished: unfinished.write_text(text))
+
+
+def environment() -> dict:
+    """Return what the run ran on: versions, machine, threads, commit of the project."""
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    packages = ("torch", "torchvision", "numpy", "accelerate", "scikit-learn", "opencv-python")
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor_name(),
+        "threads": torch.get_num_threads(),
+        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": commit or None,
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def _processor_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

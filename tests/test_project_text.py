@@ -1,0 +1,119 @@
+"""What the files of the project may hold: no traces of a machine, no photographs, no data."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_BYTES = 2 * 1024**2
+# The modules that may name a device; everything else takes it as an argument.
+NAMES_DEVICE = {"training.py", "runs.py"}
+NLALIB = sorted(path for path in (ROOT / "nlalib").rglob("*.py") if path.name not in NAMES_DEVICE)
+
+# Written with a class of one letter where a pattern would otherwise find itself in this file.
+TRACES = {
+    "a folder of somebody's machine": r"(?<![\w.])/(?:[h]ome|[U]sers|[r]oot|[w]ork|[w]orkspace)/\w",
+    "a folder outside the project": r"\.\./[s]hared\b",
+    "a package index": r"\b(?:[p]ypi\.org|[p]ythonhosted|[i]ndex-url|[f]ind-links)|/opt/[p]ypi",
+    "a package from a file": r"@ [f]ile://",
+    "how the project was made": r"\b(?:AI|LLM|coding|this) [a]gents?\b|\b[w]orkplace\b|\b[C]EO\b",
+}
+
+
+def project_files() -> list[Path]:
+    """Return what git tracks or would add: everything that is not ignored."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def read_text(path: Path) -> str | None:
+    """Return a file's text without the pictures inside notebooks, or None if it is no text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+    return re.sub(r'"image/(?:png|jpeg)": ".*"', "", text)
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_no_file_tells_where_it_was_made(trace):
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in project_files()
+        for number, line in enumerate((read_text(path) or "").splitlines(), start=1)
+        if re.search(TRACES[trace], line)
+    ]
+    assert not found, f"{trace} in\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("trace", "line"),
+    [
+        ("a folder of somebody's machine", "root = '/" + "home/ada/faces'"),
+        ("a folder outside the project", "read(../" + "shared/faces)"),
+        ("a package index", "--index" + "-url https://example.org"),
+        ("a package from a file", "torch @ file" + ":///tmp/torch.whl"),
+        ("how the project was made", "written by an AI " + "agent"),
+    ],
+)
+def test_each_pattern_finds_its_trace(trace, line):
+    assert re.search(TRACES[trace], line)
+
+
+def test_files_are_small():
+    large = {
+        str(path.relative_to(ROOT)): path.stat().st_size
+        for path in project_files()
+        if path.stat().st_size >= MAX_BYTES
+    }
+    assert not large, f"files of {MAX_BYTES} bytes or more: {large}"
+
+
+def test_only_figures_are_no_text():
+    """Photographs, archives, arrays and weights would all be files that are no text."""
+    others = [
+        str(path.relative_to(ROOT))
+        for path in project_files()
+        if read_text(path) is None
+        and not (path.parent == ROOT / "figures" and path.suffix == ".png")
+    ]
+    assert not others, f"not text, and no PNG in figures/: {others}"
+
+
+def device_choices(source: str) -> list[int]:
+    """Return the lines that fix a device: `.cuda(...)`, or a literal "cuda" or "cuda:N"."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "cuda"
+        )
+        or (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"cuda(:\d+)?", node.value)
+        )
+    ]
+
+
+@pytest.mark.parametrize("path", NLALIB, ids=lambda path: str(path.relative_to(ROOT)))
+def test_library_takes_its_device_as_an_argument(path):
+    assert device_choices(path.read_text()) == []
+
+
+def test_fixed_devices_are_found():
+    fixed = "x.cuda()\ny.to('cuda:1')\nz = torch.device('cuda')\ntorch.cuda.is_available()\n"
+    assert device_choices(fixed) == [1, 2, 3]
