@@ -1,5 +1,6 @@
 # Everything a reader of the study runs. `make` alone lists the targets.
-# Needs Python 3.11 or newer (PYTHON=python3.12 picks one for a new environment), pip, and GNU make 3.81 or newer.
+# Needs Python 3.11 or newer (PYTHON=python3.12 picks one for a new environment), pip, bash, and
+# GNU make 3.81 or newer.
 
 PYTHON ?= python3
 # The environment; made when missing. An existing one, conda's too, is reused: VENV=$CONDA_PREFIX
@@ -21,7 +22,7 @@ BIN = $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # First in front of every command: tools of this environment, its kernel whatever kernels the
 # user has installed, and IPython settings of our own, so that nobody's start-up files take part.
-IN_VENV = venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
+IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
 .PHONY: help study test lab notebooks lock clean stale
@@ -41,7 +42,7 @@ study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.
 # pyproject.toml asks for quiet; --verbosity=0 brings pytest's full closing line back.
 test: $(VENV)/.installed  ## style, unit tests, then every notebook against its stored outputs
 	@$(IN_VENV) stage() { name="$$1"; shift; echo; echo "== $$name"; "$$@" || { \
-			echo; echo "make test failed at $$name: $$*"; exit 1; }; }; \
+			echo; echo "make test failed at $$name"; exit 1; }; }; \
 	folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; export OMP_NUM_THREADS=1; \
 	stage "1/4 style: errors" ruff check . && \
 	stage "2/4 style: layout" ruff format --check . && \
@@ -61,6 +62,9 @@ notebooks: $(VENV)/.installed  ## run all notebooks again and store their output
 lock:  ## remake constraints.txt from pyproject.toml with the newest versions that fit
 	@echo "Resolving versions in a fresh environment; this takes some minutes ..."
 	@set -eo pipefail; folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
+		"make lock needs the oldest Python supported, which any newer one can follow: " \
+		"make lock PYTHON=python3.11")'; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check --dry-run \
 		--ignore-installed --report "$$folder/report.json" ".[test,lab]" $(LOCK_ALSO); \
@@ -75,8 +79,9 @@ clean:  ## remove caches of the tools; never .venv, runs/ or data/
 	find $(wildcard nlalib tests scripts notebooks benchmarks) -depth \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
-# An environment made in another folder (a moved clone), or whose Python is gone, is seen to again.
-ifneq ($(shell [ "$$(cat "$(VENV)/.installed" 2>/dev/null)" = "$$PWD" ] \
+# An environment made in another folder (a moved clone), whose Python is gone, or with an install
+# broken off, is seen to again.
+ifneq ($(shell [ ! -e "$(VENV)/.installing" ] && [ "$$(cat "$(VENV)/.installed" 2>/dev/null)" = "$$PWD" ] \
 	&& "$(BIN)/python" -c "" 2>/dev/null && echo sound),sound)
 $(VENV)/.installed: stale
 endif

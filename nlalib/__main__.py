@@ -2,19 +2,20 @@
 
 collect CONFIG   write the study's long table from its finished runs
 show CONFIG      print the study's table and say where its figures and notebooks are
-publish CONFIG   copy the study's table and figures to results/ and figures/, to be committed
+publish CONFIG   copy the study's table to results/, to be committed
 readme           write the headline table of results/ into README.md
 """
 
 import argparse
 import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
 
 from nlalib.paths import ROOT, display_path
 from nlalib.runs import write_atomically
-from nlalib.studies import read_study
+from nlalib.studies import Study, read_study
 from nlalib.tables import headline, markdown, study_table
 
 _BEGIN, _END = "<!-- headline table: made by `make readme` -->", "<!-- end of headline table -->"
@@ -28,13 +29,24 @@ def collect(config: str) -> None:
     write_atomically(path, lambda unfinished: table.to_csv(unfinished, index=False))
 
 
+def _collected(study: Study) -> Path:
+    """Return the path of the study's long table; FileNotFoundError if there is none yet."""
+    path = study.folder / "results.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {display_path(path)}; run the study {study.name} to its end (make study)"
+        )
+    return path
+
+
 def show(config: str) -> None:
     """Print the study's table and where its files are."""
     study = read_study(config)
+    table = _collected(study)
     print(f"\n{study.title}\n")
-    print(headline(pd.read_csv(study.folder / "results.csv")).to_string(index=False))
+    print(headline(pd.read_csv(table)).to_string(index=False))
     where = {
-        "table": study.folder / "results.csv",
+        "table": table,
         "figures": study.folder / "figures",
         "notebooks": study.folder / "notebooks",
     }
@@ -45,15 +57,18 @@ def show(config: str) -> None:
 
 
 def publish(config: str) -> None:
-    """Copy the study's table and figures to the committed folders."""
+    """Copy the study's table to the committed folder."""
     study = read_study(config)
-    shutil.copy(study.folder / "results.csv", ROOT / "results" / f"{study.name}.csv")
+    (ROOT / "results").mkdir(exist_ok=True)
+    shutil.copy(_collected(study), ROOT / "results" / f"{study.name}.csv")
     print(f"wrote results/{study.name}.csv")
 
 
 def headline_section() -> str:
     """Return the headline table of all published results, as Markdown."""
     tables = [pd.read_csv(path) for path in sorted((ROOT / "results").glob("*.csv"))]
+    if not tables:
+        raise FileNotFoundError("no table in results/; publish a finished study first")
     parts = [markdown(headline(table).assign(study=table["study"].iloc[0])) for table in tables]
     return "\n\n".join(parts)
 
@@ -61,25 +76,32 @@ def headline_section() -> str:
 def readme() -> None:
     """Write the headline table into README.md, between its two marks."""
     path = ROOT / "README.md"
-    before, rest = path.read_text().split(_BEGIN)
-    after = rest.split(_END)[1]
+    text = path.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end or text.count(_BEGIN) + text.count(_END) > 2:
+        raise ValueError(f"README.md must hold once, in this order, {_BEGIN} and {_END}")
     path.write_text(f"{before}{_BEGIN}\n\n{headline_section()}\n\n{_END}{after}")
 
 
+COMMANDS = {"collect": collect, "show": show, "publish": publish}
+
+
 def main() -> int:
+    """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m nlalib",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("collect", "show", "publish", "readme"))
+    parser.add_argument("command", choices=(*COMMANDS, "readme"))
     parser.add_argument("config", nargs="?", default="configs/embedded.yaml")
     arguments = parser.parse_args()
     try:
         if arguments.command == "readme":
             readme()
         else:
-            globals()[arguments.command](arguments.config)
+            COMMANDS[arguments.command](arguments.config)
     except (FileNotFoundError, ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

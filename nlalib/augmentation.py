@@ -90,7 +90,17 @@ class EpochDraws:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Return (N, 3, H, W) float images from uint8 ones, scaled by `MEAN` and `STANDARD_DEVIATION`."""
+    """Return images scaled by `MEAN` and `STANDARD_DEVIATION`.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, H, W) uint8 or float
+        Grey levels of 0..255.
+
+    Returns
+    -------
+    Tensor, (N, 3, H, W) float32
+    """
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     deviation = torch.tensor(STANDARD_DEVIATION, device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / deviation

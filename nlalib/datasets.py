@@ -7,11 +7,12 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from nlalib.ferplus import read_ferplus
+from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.paths import resolve
 from nlalib.rendered import rendered_index
 from nlalib.runs import RunConfig
 
-# The part of a set that each split plays in a run.
+# The parts that images play in a run.
 TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
 
 
@@ -25,7 +26,8 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     The index has one more column, `part`: "train", "held_out" (a stratified share of the
     training images, to select the epoch with) or "test". Images that play no part (FERPlus'
-    own validation split, training images beyond `train_images`) are left out.
+    own validation split, training images beyond `train_images`) are left out. For rendered
+    faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the test.
 
     Returns
     -------
@@ -33,20 +35,21 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         As `nlalib.index` describes, with `part`.
     dropped : pandas.DataFrame
         Columns `split`, `reason`, `images`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than asked for, or too few of a class to hold some out.
     """
     if config.dataset == "rendered":
         index = rendered_index(
-            train=config.train_images or 12271,
-            test=config.test_images or 3068,
+            train=config.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
+            test=config.test_images or sum(RAFDB_TEST_COUNTS.values()),
             seed=config.data_seed,
             flip_rate=config.noise_rate,
         )
         dropped = pd.DataFrame({"split": [], "reason": [], "images": []})
     else:
-        if config.noise_rate:
-            raise ValueError(
-                "noise_rate is for rendered faces; real sets get no injected noise yet"
-            )
         index, dropped = read_ferplus(
             dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
         )
@@ -55,15 +58,24 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     if config.dataset != "rendered":
         train = stratified_subset(train, config.train_images, config.data_seed)
         test = stratified_subset(test, config.test_images, config.data_seed)
-    kept, held_out = train_test_split(
-        np.arange(len(train)),
-        test_size=config.held_out,
-        stratify=train["label"],
-        random_state=config.data_seed,
-    )
+    kept, held_out = _stratified_split(train, config.data_seed, test_size=config.held_out)
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
     index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
     return index.reset_index(drop=True), dropped
+
+
+def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:
+    """Return the positions of two parts of the index, both with its class shares."""
+    try:
+        return train_test_split(
+            np.arange(len(index)), stratify=index["label"], random_state=seed, **size
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{len(index):,} images, {index['label'].value_counts().min()} of the rarest class, "
+            f"cannot be split with {size} so that each class is in both parts: {error} "
+            "Ask for more images"
+        ) from error
 
 
 def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
@@ -72,15 +84,14 @@ def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFra
     Raises
     ------
     ValueError
-        If the index has fewer rows than asked for.
+        If the index has fewer rows than asked for, or too few of a class.
     """
     if images in (0, len(index)):
         return index
     if images > len(index):
         raise ValueError(
-            f"{images:,} images asked for, but the set has {len(index):,}; ask for fewer, or 0 for all"
+            f"{images:,} images asked for, but the set has {len(index):,}; ask for fewer, "
+            "or 0 for all"
         )
-    kept, _ = train_test_split(
-        np.arange(len(index)), train_size=images, stratify=index["label"], random_state=seed
-    )
+    kept, _ = _stratified_split(index, seed, train_size=images)
     return index.iloc[np.sort(kept)]

@@ -24,8 +24,10 @@ def classification_metrics(
     -------
     dict of float, fractions
         `overall_accuracy`; `mean_accuracy`, the mean of the recalls of the classes that occur;
-        `worst_class_recall`; `macro_f1`; `recall_<expression>`, NaN for a class that does not
-        occur; and `nll`, the mean negative log-likelihood in nats.
+        `worst_class_recall`; `macro_f1`, the mean over all `num_classes` classes, where one
+        that neither occurs nor is predicted counts as 0; `recall_<expression>`, NaN for a class
+        that does not occur; and `nll`, the mean negative log-likelihood in nats, with
+        probabilities below 1e-12 taken as 1e-12.
     """
     predicted = probabilities.argmax(axis=1)
     classes = np.arange(num_classes)
@@ -56,6 +58,11 @@ def selected_epoch(metrics: pd.DataFrame, rule: str, metric: str = "overall_accu
         It is kept beside the others to show what that is worth; it is no fair estimate.
     metric : str
         What "best" refers to.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule.
     """
     if rule not in SELECTION_RULES:
         raise ValueError(f"unknown selection rule {rule!r}; known are {', '.join(SELECTION_RULES)}")

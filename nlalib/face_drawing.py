@@ -27,15 +27,19 @@ HAIR_STYLES = ("bald", "receding", "short", "fringe", "parted", "long", "curly",
 OCCLUSIONS = ("none", "hand", "scarf", "hair", "sunglasses", "object")
 
 _SHIFT = 4  # OpenCV's fixed point: 1/16 pixel
+_SMALLEST_CANVAS = 96  # pixels: OpenCV's thinnest line, one pixel, is too thick for less
+_LIP_LINE = np.array([0.0, 0.0022])  # half the thickness of the line between closed lips
 _SHADING_SIZE = 32  # side of the map of soft shading before it is enlarged
 _EYE_Y = -0.13  # of both eyes' centres, in face coordinates
 _NOSE_LIFT = 0.16  # of the nose's tip above the face's surface
 _DEPTH = 0.62  # of the face's middle before the silhouette's plane
 _ALONG = np.linspace(-1.0, 1.0, 13)  # position along an eyelid or a lip, between its corners
 _CIRCLE = np.array([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)]).T
+_MIRROR_STROKE = np.array([-1.0, 1, -1, 1, -1, 1, 1, 1, 1, 1])
 _IRIS = np.concatenate([0.088 * _CIRCLE, 0.040 * _CIRCLE, 0.018 * _CIRCLE + (-0.025, -0.028)])
-_BEZIER = np.array([f(np.linspace(0.0, 1.0, 8)) for f in (
-    lambda t: (1 - t) ** 2, lambda t: 2 * t * (1 - t), lambda t: t**2)]).T  # fmt: skip
+_STEP = np.linspace(0.0, 1.0, 8)  # position along a stroke
+_BEZIER = np.array([(1 - _STEP) ** 2, 2 * _STEP * (1 - _STEP), _STEP**2]).T
+_BEZIER_SLOPE = 2 * np.array([_STEP - 1, 1 - 2 * _STEP, _STEP]).T
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles in radians (positive: towards the viewer's right, down, clockwise), the rest fractions."""
+    """Angles in radians (positive: to the viewer's right, down, clockwise), the rest fractions."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -124,8 +128,10 @@ class FaceParameters:
 # Prototypes after EMFACS: for each basic expression its closed-mouth and its open-mouth form.
 _PROTOTYPES = {
     "surprise": (
-        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=0.9, lips_part=0.5, jaw_drop=0.45),
-        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=1, lips_part=0.7, jaw_drop=1.1),
+        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=0.9, lips_part=0.5,
+             jaw_drop=0.45),
+        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=1, lips_part=0.7,
+             jaw_drop=1.1),
     ),
     "fear": (
         dict(inner_brow_raise=1, outer_brow_raise=0.4, brow_lower=0.45, upper_lid_raise=0.9,
@@ -144,15 +150,16 @@ _PROTOTYPES = {
         dict(lip_corner_pull=1.1, cheek_raise=1, lid_tighten=0.2, lips_part=0.9, jaw_drop=0.3),
     ),
     "sadness": (
-        dict(inner_brow_raise=0.9, brow_lower=0.35, lip_corner_depress=1, chin_raise=0.6, lid_droop=0.6),
-        dict(inner_brow_raise=1, brow_lower=0.45, lip_corner_depress=1, lid_droop=0.8, lips_part=0.3,
-             lip_stretch=0.2, cheek_raise=0.3),
+        dict(inner_brow_raise=0.9, brow_lower=0.35, lip_corner_depress=1, chin_raise=0.6,
+             lid_droop=0.6),
+        dict(inner_brow_raise=1, brow_lower=0.45, lip_corner_depress=1, lid_droop=0.8,
+             lips_part=0.3, lip_stretch=0.2, cheek_raise=0.3),
     ),
     "anger": (
         dict(brow_lower=1.1, upper_lid_raise=0.3, lid_tighten=0.6, lip_press=1, chin_raise=0.3,
              lip_corner_depress=0.2),
-        dict(brow_lower=1.1, upper_lid_raise=0.5, lid_tighten=0.5, upper_lip_raise=0.4, nose_wrinkle=0.3,
-             lips_part=0.8, jaw_drop=0.5, lip_stretch=0.2),
+        dict(brow_lower=1.1, upper_lid_raise=0.5, lid_tighten=0.5, upper_lip_raise=0.4,
+             nose_wrinkle=0.3, lips_part=0.8, jaw_drop=0.5, lip_stretch=0.2),
     ),
     "neutral": ({}, {}),
 }  # fmt: skip
@@ -164,7 +171,7 @@ PROTOTYPES = np.array(
 
 
 def action_units(parameters: FaceParameters) -> dict[str, float]:
-    """Return the strength of each action unit: 0 at rest, 1 the pure expression at full intensity."""
+    """Return the strength of each action unit: 0 at rest, about 1 in a full pure expression."""
     forms = parameters.mixture @ PROTOTYPES  # (2, 16)
     shown = forms[0] + parameters.openness * (forms[1] - forms[0])
     shown = parameters.unit_gain * parameters.intensity * shown + parameters.unit_offset
@@ -253,11 +260,8 @@ def _eye(
     u = units
     half = 0.175 * identity.eye_size
     top = 0.088 * identity.eye_size * (1 + 0.75 * u["upper_lid_raise"] - 0.45 * u["lid_droop"])
-    top *= (
-        1
-        - 0.4 * u["lid_tighten"] * (1 - 0.6 * min(u["upper_lid_raise"], 1))
-        - 0.15 * u["cheek_raise"]
-    )
+    tight = 0.4 * u["lid_tighten"] * (1 - 0.6 * min(u["upper_lid_raise"], 1))
+    top *= 1 - tight - 0.15 * u["cheek_raise"]
     bottom = 0.058 * identity.eye_size * (1 + 0.2 * u["upper_lid_raise"] - 0.4 * u["lid_tighten"])
     bottom -= 0.045 * u["cheek_raise"]
     top = max(top, 0.006)
@@ -283,63 +287,65 @@ def _eye(
     }
 
 
-def _creases(identity: Identity, units: dict[str, float]) -> list[tuple]:
-    """Return wrinkles and folds: three points that each passes through, half-widths, darkness 0..1."""
+def _creases(identity: Identity, units: dict[str, float]) -> np.ndarray:
+    """Return wrinkles and folds, one row each, only those that show.
+
+    A row is the three points that the line passes through (x, y each), its half-width at them,
+    and how dark it is (0..1).
+    """
     u, age = units, 0.5 * identity.age
-    pull, raised = u["lip_corner_pull"], u["outer_brow_raise"]
-    fold = 0.10 + 0.5 * age + 0.5 * max(u["nose_wrinkle"], u["upper_lip_raise"], 0.9 * pull)
-    lift = 0.05 * u["upper_lip_raise"] + 0.03 * u["nose_wrinkle"]
-    inner = u["inner_brow_raise"]
+    nose, mouth, eye = identity.nose_width, identity.mouth_width, identity.eye_spacing
+    pull, raised, wrinkle = u["lip_corner_pull"], u["cheek_raise"], u["nose_wrinkle"]
+    lift = 0.05 * u["upper_lip_raise"] + 0.03 * wrinkle
+    fold = 0.10 + 0.5 * age + 0.5 * max(wrinkle, u["upper_lip_raise"], 0.9 * pull)
+    crow = 0.5 * raised + 0.4 * age
+    bag = 0.12 + 0.6 * age + 0.35 * max(raised, u["lid_tighten"])
+    crease = 0.16 + 0.085 * identity.eye_size + 0.05 * u["upper_lid_raise"]
+    forehead = max(0.5 * u["outer_brow_raise"], 0.3 * u["inner_brow_raise"], 0.4 * age)
+    marionette = 0.45 * u["lip_corner_depress"] + 0.3 * age + 0.2 * u["lip_stretch"]
     rows = [
         (-0.09, 0.80, 0.0, 0.77, 0.09, 0.80, 0.004, 0.012, 0.004, 0.55 * u["chin_raise"]),
-        (-0.08, -0.21, 0.0, -0.19, 0.08, -0.21, 0.003, 0.012, 0.003, 0.7 * u["nose_wrinkle"]),
-        (-0.07, -0.13, 0.0, -0.11, 0.07, -0.13, 0.003, 0.010, 0.003, 0.6 * u["nose_wrinkle"]),
+        (-0.08, -0.21, 0.0, -0.19, 0.08, -0.21, 0.003, 0.012, 0.003, 0.7 * wrinkle),
+        (-0.07, -0.13, 0.0, -0.11, 0.07, -0.13, 0.003, 0.010, 0.003, 0.6 * wrinkle),
+        (-0.38, -0.55, 0.0, -0.58, 0.38, -0.55, 0.003, 0.010, 0.003, forehead),
+        (-0.38, -0.65, 0.0, -0.68, 0.38, -0.65, 0.003, 0.010, 0.003, forehead),
+        (-0.38, -0.75, 0.0, -0.78, 0.38, -0.75, 0.003, 0.010, 0.003, forehead),
     ]
-    for y in (-0.58, -0.68, -0.78):
-        rows.append((-0.38, y + 0.03, 0.0, y, 0.38, y + 0.03, 0.003, 0.010, 0.003,
-                     max(0.5 * raised, 0.3 * inner, 0.4 * age)))  # fmt: skip
-    nose, mouth = identity.nose_width, identity.mouth_width
-    eye, size = identity.eye_spacing, identity.eye_size
-    for s in (-1, 1):
-        rows += [
-            # Fold from the nose's wing to beside the mouth's corner.
-            (s * (nose + 0.03), 0.20 - lift, s * (nose + 0.12 + 0.04 * pull), 0.32 - lift,
-             s * (mouth + 0.07 + 0.10 * pull), 0.54 - 0.05 * pull, 0.006, 0.016, 0.004, fold),
-            # Between the brows.
-            (s * 0.06, -0.44, s * 0.05, -0.36, s * 0.065, -0.27, 0.003, 0.013, 0.003,
-             0.75 * u["brow_lower"] + 0.2 * age),
-            # Along the nose's side.
-            (s * 0.06, -0.10, s * 0.11, -0.02, s * 0.17, 0.02, 0.003, 0.012, 0.003, 0.6 * u["nose_wrinkle"]),
-            # Below and beside the eye.
-            (s * (eye - 0.14), -0.04, s * eye, 0.02 - 0.02 * u["cheek_raise"], s * (eye + 0.14), -0.05,
-             0.003, 0.012, 0.003, 0.12 + 0.6 * age + 0.35 * max(u["cheek_raise"], u["lid_tighten"])),
-            (s * (eye + 0.18), -0.15, s * (eye + 0.22), -0.17, s * (eye + 0.26), -0.20, 0.004, 0.007, 0.002,
-             0.5 * u["cheek_raise"] + 0.4 * age),
-            (s * (eye + 0.18), -0.11, s * (eye + 0.22), -0.10, s * (eye + 0.26), -0.09, 0.004, 0.007, 0.002,
-             0.5 * u["cheek_raise"] + 0.4 * age),
-            # The upper lid's crease; a lowered brow hides it, a widely opened eye shows it.
-            (s * (eye - 0.15), -0.17, s * eye, -0.16 - 0.085 * size - 0.05 * u["upper_lid_raise"],
-             s * (eye + 0.16), -0.17, 0.003, 0.010, 0.003, 0.4 * (1 - 0.5 * u["brow_lower"])),
-            # From the mouth's corner downwards.
-            (s * (mouth + 0.05), 0.60, s * (mouth + 0.09), 0.68, s * (mouth + 0.09), 0.77, 0.004, 0.010, 0.002,
-             0.45 * u["lip_corner_depress"] + 0.3 * age + 0.2 * u["lip_stretch"]),
-            # The nose's wing.
-            (s * (nose - 0.02), 0.14 - lift, s * (nose + 0.01), 0.21 - lift, s * (nose - 0.02), 0.27 - lift,
-             0.004, 0.012, 0.006, 0.35),
-        ]  # fmt: skip
-    return rows
+    side = [  # of the right half, x outwards; mirrored below
+        # from the nose's wing to beside the mouth's corner
+        (nose + 0.03, 0.20 - lift, nose + 0.12 + 0.04 * pull, 0.32 - lift,
+         mouth + 0.07 + 0.10 * pull, 0.54 - 0.05 * pull, 0.006, 0.016, 0.004, fold),
+        # between the brows, and along the nose's side
+        (0.06, -0.44, 0.05, -0.36, 0.065, -0.27, 0.003, 0.013, 0.003,
+         0.75 * u["brow_lower"] + 0.2 * age),
+        (0.06, -0.10, 0.11, -0.02, 0.17, 0.02, 0.003, 0.012, 0.003, 0.6 * wrinkle),
+        # below and beside the eye
+        (eye - 0.14, -0.04, eye, 0.02 - 0.02 * raised, eye + 0.14, -0.05,
+         0.003, 0.012, 0.003, bag),
+        (eye + 0.18, -0.15, eye + 0.22, -0.17, eye + 0.26, -0.20, 0.004, 0.007, 0.002, crow),
+        (eye + 0.18, -0.11, eye + 0.22, -0.10, eye + 0.26, -0.09, 0.004, 0.007, 0.002, crow),
+        # the upper lid's crease, which a lowered brow hides
+        (eye - 0.15, -0.17, eye, -crease, eye + 0.16, -0.17, 0.003, 0.010, 0.003,
+         0.4 * (1 - 0.5 * u["brow_lower"])),
+        # from the mouth's corner downwards
+        (mouth + 0.05, 0.60, mouth + 0.09, 0.68, mouth + 0.09, 0.77, 0.004, 0.010, 0.002,
+         marionette),
+        # the nose's wing
+        (nose - 0.02, 0.14 - lift, nose + 0.01, 0.21 - lift, nose - 0.02, 0.27 - lift,
+         0.004, 0.012, 0.006, 0.35),
+    ]  # fmt: skip
+    side = np.array(side)
+    mirrored = side * _MIRROR_STROKE
+    rows = np.concatenate([np.array(rows), side, mirrored])
+    return rows[rows[:, 9] > 0.02]
 
 
 def _brows(identity: Identity, units: dict[str, float]) -> list[tuple]:
     """Return one stroke a brow, in the form of `_creases` (without the darkness)."""
     u = units
     base = -0.37 - identity.brow_height - 0.02 * u["upper_lid_raise"]
-    inner = (
-        base
-        - 0.13 * u["inner_brow_raise"]
-        + 0.10 * u["brow_lower"] * (1 - 0.5 * u["inner_brow_raise"])
-    )
-    inner += 0.04 * u["nose_wrinkle"]
+    inner = base - 0.13 * u["inner_brow_raise"] + 0.04 * u["nose_wrinkle"]
+    inner += 0.10 * u["brow_lower"] * (1 - 0.5 * u["inner_brow_raise"])
     middle = base - 0.04 - 0.06 * u["inner_brow_raise"] - 0.10 * u["outer_brow_raise"]
     middle += 0.085 * u["brow_lower"] + 0.03 * u["nose_wrinkle"]
     outer = base + 0.03 - identity.brow_tilt - 0.12 * u["outer_brow_raise"] + 0.02 * u["brow_lower"]
@@ -356,23 +362,25 @@ def _brows(identity: Identity, units: dict[str, float]) -> list[tuple]:
 
 
 def _stroke_outlines(strokes: np.ndarray, pose: Pose) -> np.ndarray:
-    """Return the outlines (m, 16, 2), in fractions, of m strokes (m, >= 9) as `_creases` gives them."""
+    """Return outlines (m, 16, 2), in fractions, of strokes (m, >= 9) as `_creases` gives them."""
     points = project(strokes[:, :6].reshape(-1, 2), pose).reshape(-1, 3, 2)
     # A quadratic Bezier curve passes half-way between its control point and the chord's middle.
     points[:, 1] = 2 * points[:, 1] - 0.5 * (points[:, 0] + points[:, 2])
     centre = _BEZIER @ points  # (m, 8, 2)
-    along = np.gradient(centre, axis=1)
-    normal = along[..., ::-1] * (-1, 1) / np.linalg.norm(along, axis=-1, keepdims=True)
+    along = _BEZIER_SLOPE @ points
+    normal = along[..., ::-1] * (-1, 1) / np.sqrt((along * along).sum(axis=-1, keepdims=True))
     width = strokes[:, 6:9].copy()
     width[:, 1] = 2 * width[:, 1] - 0.5 * (width[:, 0] + width[:, 2])
     edge = normal * (width @ _BEZIER.T)[..., None] * pose.scale
     return np.concatenate([centre + edge, (centre - edge)[:, ::-1]], axis=1)
 
 
+_ROUND = [f(np.linspace(0, 2 * np.pi, 40, endpoint=False)) for f in (np.cos, np.sin)]
+
+
 def _head(identity: Identity, units: dict[str, float]) -> np.ndarray:
     """Return the face's outline (40, 2), clockwise from the viewer's right."""
-    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = _ROUND
     chin = identity.chin + 0.14 * units["jaw_drop"] - 0.02 * units["chin_raise"]
     # Superellipses: the skull is broad, the jaw as square or pointed as the person's.
     x = identity.face_width * np.sign(cos) * np.abs(cos) ** np.where(sin > 0, identity.jaw, 0.8)
@@ -400,6 +408,9 @@ def face_landmarks(parameters: FaceParameters) -> np.ndarray:
     return project(points, pose, lift=lift)
 
 
+_SHADING_GRID = (np.arange(_SHADING_SIZE, dtype=np.float32) + 0.5) / _SHADING_SIZE
+
+
 def _shading(parameters: FaceParameters, units: dict[str, float]) -> np.ndarray:
     """Return the skin's soft light and shadow as factors, (32, 32, 3) float32, over the image."""
     identity, pose, u = parameters.identity, parameters.pose, units
@@ -424,22 +435,14 @@ def _shading(parameters: FaceParameters, units: dict[str, float]) -> np.ndarray:
             (s * eye, -0.20, 0, 0.15, 0.07, -0.20 - 0.12 * u["brow_lower"], 0.02),  # socket
             (s * (eye - 0.18), -0.12, 0, 0.05, 0.10, -0.14, 0.01),
             (s * 0.10, 0.06, 0.03, 0.05, 0.18, -0.10 - 0.4 * away, 0),  # nose's side
-            (
-                s * 0.42,
-                0.20 - apple,
-                0,
-                0.17,
-                0.13,
-                0.10 + 0.5 * apple,
-                0.05 + 0.4 * apple,
-            ),  # cheek
+            (s * 0.42, 0.20 - apple, 0, 0.17, 0.13, 0.10 + apple / 2, 0.05 + 0.4 * apple),  # cheek
             (s * 0.47, 0.46, 0, 0.12, 0.18, -0.08 - 0.3 * apple, 0),
             (s * width, 0.05, 0, 0.16, 0.70, -0.22 - 0.5 * away, 0),  # the head's side
         ]
     table = np.array(rows, dtype=np.float32)
     centre = project(table[:, :2], pose, lift=table[:, 2])
-    grid = (np.arange(_SHADING_SIZE, dtype=np.float32) + 0.5) / _SHADING_SIZE
-    offset = (grid - centre[..., None]) / (table[:, 3:5, None] * pose.scale)  # (K, 2, 32)
+    offset = _SHADING_GRID - centre.astype(np.float32)[..., None]  # (K, 2, 32)
+    offset /= table[:, 3:5, None] * np.float32(pose.scale)
     bell = np.exp(-0.5 * offset * offset).astype(np.float32)
     # Separable bells: one matrix product a channel sums them all.
     strength = table[:, 5:].T[..., None]  # (2, K, 1)
@@ -488,9 +491,22 @@ _HAIR = {
     "headscarf": (0.20, -0.66, 3.2, 1.5),
     "cap": (0.12, -0.60, 14.0, 0.0),
 }
+_BACK = np.linspace(0.0, 1.0, 9)  # down the hair behind: widest half-way, rounded at the ends
+_BACK_BULGE = np.sqrt(np.sin(np.pi * (0.08 + 0.92 * _BACK)))
+# Neck (its upper four points of half-width 1) and shoulders.
+_TRUNK = np.array(
+    [(-1.15, 1.25), (-1, 0.5), (1, 0.5), (1.15, 1.25), (0.9, 1.6), (-0.9, 1.6),
+     (-1.7, 2.4), (-1.45, 1.45), (-0.5, 1.2), (-0.3, 1.27), (0, 1.36), (0.3, 1.27), (0.5, 1.2),
+     (1.45, 1.45), (1.7, 2.4)]
+)  # fmt: skip
+# Both ears and their hollows, for a face of half-width 0.5.
+_EARS = np.concatenate(
+    [_CIRCLE * (0.085, 0.17) + (s * 0.515, 0.02) for s in (-1, 1)]
+    + [_CIRCLE * (0.04, 0.10) + (s * 0.53, 0.01) for s in (-1, 1)]
+)
 
 
-def _paint_behind(canvas: _Canvas, parameters: FaceParameters, head: np.ndarray) -> None:
+def _paint_behind(canvas: _Canvas, parameters: FaceParameters) -> None:
     """Paint hair behind the head, neck, shoulders and ears."""
     identity, pose = parameters.identity, parameters.pose
     volume, _, _, length = _HAIR[identity.hair_style]
@@ -498,32 +514,28 @@ def _paint_behind(canvas: _Canvas, parameters: FaceParameters, head: np.ndarray)
     wide = identity.face_width + volume
     fabric = identity.clothes if identity.hair_style in ("headscarf", "cap") else identity.hair
     if length:
-        # From the temples down, widest half-way, rounded at the ends.
-        down = np.linspace(0.0, 1.0, 9)
-        half = wide - 0.10 + 0.14 * np.sqrt(np.sin(np.pi * (0.08 + 0.88 * down)))
-        left = np.array([-half, -0.5 + (length + 0.5) * down]).T
+        half = wide - 0.25 + 0.30 * _BACK_BULGE
+        left = np.array([-half, -0.5 + (length + 0.5) * _BACK]).T
         back = np.concatenate([left, (left * (-1, 1))[::-1]])
         back = project(back, Pose(0.0, 0.0, 0.7 * pose.roll, pose.scale, pose.shift), depth=0)
         canvas.fill(back, _scaled(fabric, 0.62))
     neck = 0.36 + 0.1 * (identity.jaw < 0.8)
-    canvas.fill_skin(
-        project(np.array([(-neck, 0.5), (neck, 0.5), (neck + 0.05, 1.25), (0.9, 1.6), (-0.9, 1.6),
-                          (-neck - 0.05, 1.25)]), body, depth=0),
-        _scaled(identity.skin, 0.80),
-    )  # fmt: skip
-    shoulders = np.array(
-        [(-1.7, 2.4), (-1.45, 1.45), (-0.5, 1.2), (-0.3, 1.27), (0, 1.36), (0.3, 1.27), (0.5, 1.2),
-         (1.45, 1.45), (1.7, 2.4)]
-    )  # fmt: skip
-    canvas.fill(project(shoulders, body, depth=0), identity.clothes)
+    trunk = _TRUNK.copy()
+    trunk[:4, 0] *= neck
+    trunk = project(trunk, body, depth=0)
+    canvas.fill_skin(trunk[:6], _scaled(identity.skin, 0.80))
+    canvas.fill(trunk[6:], identity.clothes)
     if identity.hair_style == "headscarf":
         canvas.fill(back, _scaled(fabric, 0.9))
         return
-    for s in (-1, 1):
-        ear = _CIRCLE * (0.085, 0.17) + (s * (identity.face_width + 0.015), 0.02)
-        canvas.fill_skin(project(ear, pose, depth=0), _scaled(identity.skin, 0.92))
-        ear = _CIRCLE * (0.04, 0.10) + (s * (identity.face_width + 0.03), 0.01)
-        canvas.fill(project(ear, pose, depth=0), _scaled(identity.skin, 0.72))
+    ears = project(_EARS + np.sign(_EARS[:, :1]) * (identity.face_width - 0.5, 0), pose, depth=0)
+    for start, tone in ((0, 0.92), (20, 0.92), (40, 0.72), (60, 0.72)):
+        canvas.fill_skin(ears[start : start + 20], _scaled(identity.skin, tone))
+
+
+_OVER = np.linspace(np.pi, 2 * np.pi, 22)  # from the left temple over the skull
+_SKULL = np.array([np.sign(np.cos(_OVER)) * np.abs(np.cos(_OVER)) ** 0.72, np.sin(_OVER)]).T
+_ACROSS = np.linspace(1.0, -1.0, 17)
 
 
 def _paint_hair(canvas: _Canvas, parameters: FaceParameters) -> None:
@@ -534,15 +546,10 @@ def _paint_hair(canvas: _Canvas, parameters: FaceParameters) -> None:
         return
     volume, hairline, exponent, _ = _HAIR[style]
     colour = identity.clothes if style in ("headscarf", "cap") else identity.hair
-    angle = np.linspace(np.pi, 2 * np.pi, 22)
-    bumps = 0.04 * np.sin(np.arange(22) * 2.4) if style == "curly" else 0.0
+    bumps = 0.04 * np.sin(2.4 * np.arange(22))[:, None] if style == "curly" else 0.0
     wide = identity.face_width + 0.7 * volume
-    cos, sin = np.cos(angle), np.sin(angle)
-    outer = (1 + bumps) * np.array(
-        [wide * np.sign(cos) * np.abs(cos) ** 0.72, (1.06 + volume) * sin]
-    )
-    outer = outer.T
-    along = np.linspace(1, -1, 17)
+    outer = _SKULL * (wide, 1.06 + volume) * (1 + bumps)
+    along = _ACROSS
     end = {"headscarf": 0.9, "long": 0.45, "curly": 0.15, "receding": -0.25}.get(style, -0.12)
     if style == "parted":
         hairline = hairline + 0.16 * np.clip(-along * side + 0.3, -1, 1)
@@ -550,18 +557,19 @@ def _paint_hair(canvas: _Canvas, parameters: FaceParameters) -> None:
     line = hairline + (end - hairline) * bend
     edge = 0.98 if style in ("short", "cap", "receding", "fringe", "parted") else 0.90
     inner = np.array([edge * identity.face_width * along, line]).T
-    if style in ("long", "headscarf"):
-        low = np.array([(-wide, end), (wide, end)])
+    if style in ("long", "headscarf", "curly"):
+        tip = end + 0.3  # locks taper off
+        low = np.array([(0.06 - wide, tip), (wide - 0.06, tip)])
         outer = np.concatenate([low[:1], outer, low[1:]])
     rim = project(inner, pose)
-    canvas.fill(np.concatenate([project(outer, pose, depth=0), rim]), colour)
+    canvas.fill(np.concatenate([project(outer, pose), rim]), colour)
     # Strands, a sheen, and the shadow that the hair throws on the forehead.
     for share, factor in ((0.25, 1.12), (0.5, 1.18), (0.8, 0.85)):
         arc = outer[3:-3] * (0.96 - 0.28 * share, 0.0) + (0, 1) * (
             outer[3:-3, 1:] * (1 - share) + share * np.minimum(outer[3:-3, 1:], -0.75)
         )
         if style in ("short", "fringe", "parted", "long", "curly"):
-            canvas.line(project(arc, pose, depth=0.3 * share), _scaled(colour, factor), 0.004)
+            canvas.line(project(arc, pose, depth=1 - 0.3 * share), _scaled(colour, factor), 0.004)
     if style == "cap":
         brim = np.array([(-0.66, -0.62), (-0.5, -0.78), (0.5, -0.78), (0.66, -0.62), (0, -0.46)])
         canvas.fill(project(brim, pose, lift=0.12), _scaled(colour, 0.7))
@@ -585,7 +593,7 @@ def _paint_eye(canvas: _Canvas, eye: dict[str, np.ndarray], identity: Identity) 
 def _paint_mouth(
     canvas: _Canvas, lips: dict[str, np.ndarray], identity: Identity, units: dict
 ) -> None:
-    """Paint lips, and where they are parted teeth and tongue; outlines in fractions of the image."""
+    """Paint lips, and where they part teeth and tongue; outlines in fractions of the image."""
     upper, lower, top, bottom = (lips[k] for k in ("upper", "lower", "upper_inner", "lower_inner"))
     canvas.fill(np.concatenate([upper, bottom[::-1]]), _scaled(identity.lips, 0.88))
     canvas.fill(np.concatenate([top, lower[::-1]]), identity.lips)
@@ -609,7 +617,42 @@ def _paint_mouth(
         canvas.fill(np.concatenate([bottom - share * gap, bottom[::-1]]), (222, 216, 204))
 
 
-_LIP_LINE = np.array([0.0, 0.0022])
+def _shade_skin(canvas: _Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
+    """Multiply soft shading and wrinkles onto the skin painted so far."""
+    side, creases = canvas.side, _creases(parameters.identity, units)
+    folds = _Canvas(np.zeros((side, side), np.uint8))
+    outlines = _stroke_outlines(creases, parameters.pose)
+    for outline, darkness in zip(outlines, creases[:, 9].tolist(), strict=True):
+        folds.fill(outline, min(150.0 * darkness, 160.0))
+    shade = cv2.resize(_shading(parameters, units), (side, side), interpolation=cv2.INTER_LINEAR)
+    soft = cv2.blur(folds.image, (side // 48, side // 48)).astype(np.float32)
+    shade *= (1 - soft / 255)[..., None]
+    cv2.copyTo(cv2.multiply(canvas.image, shade, dtype=cv2.CV_8U), canvas.skin, canvas.image)
+
+
+def _paint_features(canvas: _Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
+    """Paint eyes, nostrils, brows, moustache and mouth."""
+    identity, pose = parameters.identity, parameters.pose
+    for s in (-1, 1):
+        eye = _eye(identity, units, pose.gaze, s)
+        _paint_eye(canvas, _project_all(eye, pose), identity)
+        nostril = _CIRCLE * (0.032, 0.018) + (s * 0.45 * identity.nose_width, identity.nose_length)
+        nostril[:, 1] -= 0.03 * units["nose_wrinkle"]
+        canvas.fill(project(nostril, pose, lift=0.08), _scaled(identity.skin, 0.42))
+    share = identity.brow_darkness
+    brow = [
+        share * h + (1 - share) * 0.8 * k for h, k in zip(identity.hair, identity.skin, strict=True)
+    ]
+    for outline in _stroke_outlines(np.array(_brows(identity, units)), pose):
+        canvas.fill(outline, brow)
+    lips = _mouth(identity, units, parameters.asymmetry)
+    if identity.moustache:
+        y, end = lips["upper"][6, 1] - 0.02, identity.mouth_width + 0.02
+        half = (0.01, y - 0.05, 0.14, y - 0.035, end, y + 0.05, 0.04, 0.045, 0.015)
+        strokes = np.array(half) * np.array([np.ones(9), _MIRROR_STROKE[:9]])
+        for outline in _stroke_outlines(strokes, pose):
+            canvas.fill(outline, identity.hair)
+    _paint_mouth(canvas, _project_all(lips, pose), identity, units)
 
 
 def _paint_beard(canvas: _Canvas, parameters: FaceParameters, head: np.ndarray) -> None:
@@ -625,6 +668,15 @@ def _paint_beard(canvas: _Canvas, parameters: FaceParameters, head: np.ndarray) 
     canvas.image[:] = canvas.image + weight * (np.float32(identity.hair) - canvas.image)
 
 
+def _paint_glasses(canvas: _Canvas, identity: Identity, pose: Pose) -> None:
+    rim = _scaled((110, 100, 90), 1 - identity.glasses)
+    for s in (-1, 1):
+        lens = _CIRCLE * (0.24, 0.19) + (s * identity.eye_spacing, -0.10)
+        canvas.line(project(lens, pose, lift=0.06), rim, 0.008, closed=True)
+    bridge = np.array([(-0.13, -0.13), (0, -0.15), (0.13, -0.13)])
+    canvas.line(project(bridge, pose, lift=0.1), rim, 0.008)
+
+
 def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
     """Paint what hides a part of the face."""
     identity, pose, scene = parameters.identity, parameters.pose, parameters.scene
@@ -637,27 +689,25 @@ def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
         up = np.array([-side * (0.5 - 0.6 * b), -0.75])
         across = np.array([0.15, -0.06 * side])
         for width, tone in ((0.086, _scaled(identity.skin, 0.55)), (0.070, skin)):
-            for finger, reach in zip((-1.5, -0.5, 0.5, 1.5), (0.85, 1.0, 0.95, 0.75), strict=True):
+            for finger, reach in ((-1.5, 0.85), (-0.5, 1.0), (0.5, 0.95), (1.5, 0.75)):
                 root = palm + across * finger
-                points = project(
-                    np.stack([root + 0.5, root, root + up * reach]) * (1, 1), pose, lift=0.1
-                )
-                canvas.line(points[1:], tone, width * pose.scale * 2)
-        wrist = np.stack([palm + (0, 0.05), palm + (0.3 * side, 1.2)])
+                points = project(np.stack([root, root + up * reach]), pose, lift=0.1)
+                canvas.line(points, tone, width * pose.scale * 2)
+        wrist = palm + np.array([(0, 0.05), (0.3 * side, 1.2)])
         canvas.line(project(wrist, pose, depth=0), skin, 0.36 * pose.scale)
     elif scene.occlusion == "scarf":
         top = 0.30 + 0.3 * a
         edge = np.array([(-0.9, top - 0.1), (0, top), (0.9, top - 0.1), (1.0, 1.9), (-1.0, 1.9)])
         canvas.fill(project(edge, pose), colour)
         for step in (0.18, 0.42, 0.66):
-            fold = np.array(
-                [(-0.8, top + step - 0.1 * b), (0, top + step), (0.8, top + step - 0.1 * c)]
-            )
+            left, right = top + step - 0.1 * b, top + step - 0.1 * c
+            fold = np.array([(-0.8, left), (0, top + step), (0.8, right)])
             canvas.line(project(fold, pose), _scaled(colour, 0.72), 0.012)
     elif scene.occlusion == "hair":
         side = 1 if a > 0.5 else -1
-        lock = np.array([(0.05, -1.0), (0.5, -1.0), (0.78, -0.7), (0.80, 0.3 + 0.4 * b), (0.62, 0.2 + 0.4 * b),
-                         (0.50 - 0.2 * c, 0.1), (0.40 - 0.2 * c, -0.25), (0.15, -0.60)])  # fmt: skip
+        low, near = 0.2 + 0.4 * b, 0.40 - 0.2 * c
+        lock = np.array([(0.05, -1.0), (0.5, -1.0), (0.78, -0.7), (0.80, low + 0.1), (0.62, low),
+                         (near + 0.1, 0.1), (near, -0.25), (0.15, -0.60)])  # fmt: skip
         canvas.fill(project(lock * (side, 1), pose, lift=0.05), _scaled(identity.hair, 0.9))
     elif scene.occlusion == "sunglasses":
         for s in (-1, 1):
@@ -674,6 +724,30 @@ def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
         canvas.fill(project(0.8 * corners + middle, pose, depth=0), _scaled(colour, 1.3))
 
 
+_LIGHT_GRID = np.array([-0.75, -0.25, 0.25, 0.75], dtype=np.float32)
+
+
+def _photograph(image: np.ndarray, scene: Scene, size: int) -> np.ndarray:
+    """Light the painted scene, bring it to its size, blur it and add noise."""
+    side = image.shape[0]
+    light = 1 + scene.light[0] * _LIGHT_GRID + scene.light[1] * _LIGHT_GRID[:, None]
+    light = light[..., None] * (scene.gain * np.array(scene.tint, dtype=np.float32))
+    light = cv2.resize(light, (side, side), interpolation=cv2.INTER_LINEAR)
+    image = cv2.multiply(image, light, dtype=cv2.CV_8U)
+    if side != size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    if scene.saturation < 1:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image = cv2.addWeighted(image, scene.saturation, grey, 1 - scene.saturation, 0)
+    if scene.blur * size > 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), scene.blur * size)
+    if scene.noise:
+        generator = np.random.default_rng(scene.noise_seed)
+        noise = generator.standard_normal((size, size), dtype=np.float32) * scene.noise
+        image = cv2.add(image, cv2.merge([noise, noise, noise]), dtype=cv2.CV_8U)
+    return image
+
+
 def draw_face(parameters: FaceParameters, size: int) -> np.ndarray:
     """Draw a face.
 
@@ -687,83 +761,27 @@ def draw_face(parameters: FaceParameters, size: int) -> np.ndarray:
     -------
     numpy.ndarray
         (size, size, 3), uint8, RGB.
+
+    Raises
+    ------
+    ValueError
+        If the size is smaller.
     """
-    identity, pose, scene = parameters.identity, parameters.pose, parameters.scene
+    if size < 8:
+        raise ValueError(f"size is {size}; expected at least 8 pixels")
+    pose, scene = parameters.pose, parameters.scene
     units = action_units(parameters)
-    # Small pictures are drawn larger: OpenCV's thinnest line is one pixel.
     side = size * max(1, -(-_SMALLEST_CANVAS // size))
     canvas = _Canvas(cv2.resize(scene.background, (side, side), interpolation=cv2.INTER_CUBIC))
-    head = _head(identity, units)
-    _paint_behind(canvas, parameters, head)
-    canvas.fill_skin(project(head, pose), identity.skin)
-
-    creases = np.array(_creases(identity, units))
-    creases = creases[creases[:, 9] > 0.02]
-    folds = _Canvas(np.zeros((side, side), np.uint8))
-    for outline, dark in zip(_stroke_outlines(creases, pose), creases[:, 9], strict=True):
-        folds.fill(outline, min(150.0 * dark, 160.0))
-    shade = cv2.resize(_shading(parameters, units), (side, side), interpolation=cv2.INTER_LINEAR)
-    soft = cv2.blur(folds.image, (side // 48, side // 48)).astype(np.float32)
-    shade *= (1 - soft / 255)[..., None]
-    cv2.copyTo(cv2.multiply(canvas.image, shade, dtype=cv2.CV_8U), canvas.skin, canvas.image)
-
-    if identity.beard:
+    head = _head(parameters.identity, units)
+    _paint_behind(canvas, parameters)
+    canvas.fill_skin(project(head, pose), parameters.identity.skin)
+    _shade_skin(canvas, parameters, units)
+    if parameters.identity.beard:
         _paint_beard(canvas, parameters, head)
-    for s in (-1, 1):
-        eye = _eye(identity, units, pose.gaze, s)
-        _paint_eye(canvas, _project_all(eye, pose), identity)
-        nostril = _CIRCLE * (0.032, 0.018) + (s * 0.45 * identity.nose_width, identity.nose_length)
-        nostril[:, 1] -= 0.03 * units["nose_wrinkle"]
-        canvas.fill(project(nostril, pose, lift=0.08), _scaled(identity.skin, 0.42))
-    brow = tuple(
-        identity.brow_darkness * h + (1 - identity.brow_darkness) * 0.8 * k
-        for h, k in zip(identity.hair, identity.skin, strict=True)
-    )
-    for outline in _stroke_outlines(np.array(_brows(identity, units)), pose):
-        canvas.fill(outline, brow)
-    lips = _mouth(identity, units, parameters.asymmetry)
-    if identity.moustache:
-        lip = lips["upper"][6, 1] - 0.02
-        strokes = [(s * 0.01, lip - 0.05, s * 0.14, lip - 0.035, s * (identity.mouth_width + 0.02), lip + 0.05,
-                    0.04, 0.045, 0.015) for s in (-1, 1)]  # fmt: skip
-        for outline in _stroke_outlines(np.array(strokes), pose):
-            canvas.fill(outline, identity.hair)
-    _paint_mouth(canvas, _project_all(lips, pose), identity, units)
+    _paint_features(canvas, parameters, units)
     _paint_hair(canvas, parameters)
-    if identity.glasses:
-        rim = _scaled((110, 100, 90), 1 - identity.glasses)
-        for s in (-1, 1):
-            lens = _CIRCLE * (0.24, 0.19) + (s * identity.eye_spacing, -0.10)
-            canvas.line(project(lens, pose, lift=0.06), rim, 0.008, closed=True)
-        canvas.line(
-            project(np.array([(-0.13, -0.13), (0, -0.15), (0.13, -0.13)]), pose, lift=0.1),
-            rim,
-            0.008,
-        )
+    if parameters.identity.glasses:
+        _paint_glasses(canvas, parameters.identity, pose)
     _paint_occlusion(canvas, parameters)
     return _photograph(canvas.image, scene, size)
-
-
-_SMALLEST_CANVAS = 96
-
-
-def _photograph(image: np.ndarray, scene: Scene, size: int) -> np.ndarray:
-    """Light the painted scene, bring it to its size, blur it and add noise."""
-    side = image.shape[0]
-    grid = (np.arange(8, dtype=np.float32) + 0.5) / 4 - 1
-    light = 1 + scene.light[0] * grid + scene.light[1] * grid[:, None]
-    light = (scene.gain * light[..., None] * np.float32(scene.tint)).astype(np.float32)
-    light = cv2.resize(light, (side, side), interpolation=cv2.INTER_LINEAR)
-    image = cv2.multiply(image, light, dtype=cv2.CV_8U)
-    if side != size:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    if scene.saturation < 1:
-        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        image = cv2.addWeighted(image, scene.saturation, grey, 1 - scene.saturation, 0)
-    if scene.blur * size > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), scene.blur * size)
-    if scene.noise:
-        generator = np.random.default_rng(scene.noise_seed)
-        noise = generator.standard_normal((size, size, 3), dtype=np.float32) * scene.noise
-        image = cv2.add(image, noise, dtype=cv2.CV_8U)
-    return image

@@ -48,7 +48,7 @@ def load_image(path: str, *, root: Path, size: int) -> np.ndarray:
     if path.startswith(_RENDERED):
         return rendered.render_face(path, size)
     if _TABLE in path:
-        table, row = path.split("#")
+        table, _, row = path.rpartition("#")
         image = Image.fromarray(load_kaggle_images(root / table, rows=[int(row)])[0])
     else:
         try:
@@ -93,6 +93,13 @@ def image_array(
     -------
     numpy.memmap, (N, size, size, 3) uint8
         In the order of the index.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the index is not below `root`.
+    ValueError
+        If a file cannot be decoded, or the stored array is another than it should be.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,8 +124,9 @@ def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
     for path in index["path"]:
         digest.update(path.encode())
         if not path.startswith(_RENDERED):
+            file = path.rpartition("#")[0] if _TABLE in path else path
             try:
-                status = os.stat(root / path.split("#")[0])
+                status = os.stat(root / file)
             except FileNotFoundError as error:
                 raise FileNotFoundError(
                     f"image {path} is in the index but not in {root}; unpack the data set again"
@@ -127,7 +135,13 @@ def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(path: Path, index: pd.DataFrame, root: Path, shape: tuple, report) -> None:
+def _build(
+    path: Path,
+    index: pd.DataFrame,
+    root: Path,
+    shape: tuple[int, ...],
+    report: Callable[[str], None] | None,
+) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     try:
         array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
@@ -147,10 +161,10 @@ def _build(path: Path, index: pd.DataFrame, root: Path, shape: tuple, report) ->
 
 
 def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
-    """Return the images that stand as numbers in a table: reading it row by row would take hours."""
+    """Return the images that stand as numbers in tables; row by row it would take hours."""
     paths = index.loc[index["path"].str.contains(_TABLE, regex=False), "path"]
     images = {}
-    for table, group in paths.groupby(paths.str.split("#").str[0]):
-        rows = [int(path.split("#")[1]) for path in group]
+    for table, group in paths.groupby(paths.str.rpartition("#")[0]):
+        rows = [int(path.rpartition("#")[2]) for path in group]
         images.update(zip(group, load_kaggle_images(root / table, rows=rows), strict=True))
     return images

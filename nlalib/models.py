@@ -69,8 +69,24 @@ def file_digest(path: Path) -> str:
 
 
 def initialisation_name(path: Path | None) -> str:
-    """Return how results name the initial weights: "random", or the file's name and digest."""
+    """Return how results name the initial weights: "random", or the file's name and digest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    if path is not None:
+        _require_weights(path)
     return RANDOM_INITIALISATION if path is None else f"{path.stem}@{file_digest(path)}"
+
+
+def _require_weights(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth as "
+            "initial_weights, or leave it empty for random initialisation"
+        )
 
 
 def load_backbone(model: nn.Module, path: Path) -> list[str]:
@@ -97,11 +113,7 @@ def load_backbone(model: nn.Module, path: Path) -> list[str]:
     ValueError
         If the file holds more than tensors, or lacks weights of the backbone.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth as "
-            "initial_weights, or leave it empty for random initialisation"
-        )
+    _require_weights(path)
     if path.suffix == ".safetensors":
         state = load_file(path)
     else:
@@ -112,6 +124,8 @@ def load_backbone(model: nn.Module, path: Path) -> list[str]:
                 f"{path} holds more than tensors and is not opened, since that could run code: "
                 "save its state dict alone (torch.save(model.state_dict(), ...))"
             ) from error
+        if not isinstance(state, dict):
+            raise ValueError(f"{path} holds a {type(state).__name__}; expected a state dict")
         state = state.get("state_dict", state)
     state = {name.removeprefix("module."): value for name, value in state.items()}
     wanted = {name: v for name, v in model.state_dict().items() if not name.startswith("fc.")}

@@ -58,8 +58,8 @@ CONFUSION = np.array([
     [0.01, 0.02, 0.10, 0.00, 0.04, 0.79, 0.04],  # anger
     [0.01, 0.01, 0.01, 0.03, 0.07, 0.03, 0.84],  # neutral
 ])  # fmt: skip
-FAINTNESS = 0.4  # an annotator takes an expression of intensity 0 for neutral this often more
-GUESSING = 0.15  # an annotator guesses this often where something hides a part of the face
+FAINTNESS = 0.4  # the share of an expression of intensity 0 that annotators take for neutral
+GUESSING = 0.15  # how often they guess where something hides a part of the face
 
 _SKINS = [(250, 222, 202), (240, 204, 178), (228, 184, 150), (208, 157, 120), (178, 125, 90),
           (145, 98, 68), (112, 74, 52), (88, 58, 42)]  # fmt: skip
@@ -67,14 +67,9 @@ _SKINS = [(250, 222, 202), (240, 204, 178), (228, 184, 150), (208, 157, 120), (1
 _HAIR_EDGES = np.cumsum([0.06, 0.07, 0.22, 0.12, 0.14, 0.20, 0.10, 0.05])
 _HAIRS = [(28, 24, 24), (48, 34, 26), (78, 52, 34), (112, 74, 44), (164, 122, 72), (212, 178, 120),
           (138, 64, 36)]  # fmt: skip
-_IRISES = [
-    (58, 38, 24),
-    (92, 62, 38),
-    (104, 92, 50),
-    (84, 112, 84),
-    (92, 124, 156),
-    (110, 120, 126),
-]
+_IRISES = [(58, 38, 24), (92, 62, 38), (104, 92, 50), (84, 112, 84), (92, 124, 156),
+           (110, 120, 126)]  # fmt: skip
+_SPEAKING = [ACTION_UNITS.index(unit) for unit in ("lips_part", "jaw_drop")]
 
 
 def _identity(generator: np.random.Generator) -> Identity:
@@ -138,9 +133,8 @@ def _pose(generator: np.random.Generator) -> Pose:
 def _scene(generator: np.random.Generator) -> Scene:
     uniform, normal = generator.uniform, generator.normal
     base = uniform(25, 230) + normal(0, 22, 3)
-    background = np.clip(
-        base + normal(0, uniform(4, 45), (4, 4, 1)) + normal(0, 9, (4, 4, 3)), 0, 255
-    )
+    patches = normal(0, uniform(4, 45), (4, 4, 1)) + normal(0, 9, (4, 4, 3))
+    background = np.clip(base + patches, 0, 255)
     occluded = uniform() < 0.10
     angle, contrast = uniform(0, 2 * np.pi), uniform(0.0, 0.38)
     return Scene(
@@ -153,7 +147,7 @@ def _scene(generator: np.random.Generator) -> Scene:
         occlusion_place=tuple(uniform(0, 1, 3).tolist()),
         occlusion_colour=tuple(uniform(20, 225, 3).tolist()),
         blur=max(0.0, uniform(-0.008, 0.014)),
-        noise=max(0.0, uniform(-3.0, 7.0)),
+        noise=max(0.0, uniform(-3.0, 6.0)),
         noise_seed=int(generator.integers(2**32)),
     )
 
@@ -192,9 +186,6 @@ def _face(path: str) -> tuple[FaceParameters, np.random.Generator]:
         scene=scene,
     )
     return parameters, generator
-
-
-_SPEAKING = [ACTION_UNITS.index(unit) for unit in ("lips_part", "jaw_drop")]
 
 
 def face_parameters(path: str) -> FaceParameters:
@@ -259,14 +250,14 @@ def perceived(mixture: np.ndarray, intensity: np.ndarray, occluded: np.ndarray) 
 
 def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
     """Share `total` out by largest remainder; equal remainders go to the first."""
-    exact = total * np.asarray(shares, dtype=float) / np.sum(shares)
+    exact = total * np.asarray(shares, dtype=float) / max(np.sum(shares), 1)
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts
 
 
 def _flip(labels: np.ndarray, rate: float, generator: np.random.Generator) -> np.ndarray:
-    """Replace `round(rate * N)` labels by another class, drawn uniformly, in each class its share."""
+    """Replace `round(rate * N)` labels by a different class, spread over the classes evenly."""
     classes = len(BASIC_EXPRESSIONS)
     quota = _apportion(np.bincount(labels, minlength=classes), round(rate * len(labels)))
     order, step = generator.permutation(len(labels)), generator.integers(1, classes, len(labels))

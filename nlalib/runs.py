@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
@@ -19,9 +20,12 @@ from pathlib import Path
 
 import torch
 
+from nlalib.augmentation import named_recipe
 from nlalib.labels import expressions
+from nlalib.methods import make_method
 from nlalib.models import BACKBONES, initialisation_name
 from nlalib.paths import ROOT, resolve, runs_folder
+from nlalib.votes import LABEL_RULES
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 RESULTS_VERSION = 1
@@ -67,10 +71,6 @@ class RunConfig:
         self._check_values()
 
     def _check_values(self) -> None:
-        from nlalib.augmentation import named_recipe
-        from nlalib.methods import make_method
-        from nlalib.votes import LABEL_RULES
-
         expressions(self.num_classes)
         named_recipe(self.augmentation)
         make_method(self.method, self.method_settings)
@@ -89,14 +89,26 @@ class RunConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
                 )
-        at_least = {"epochs": 1, "batch_size": 2, "image_size": 16, "train_images": 0}
-        for name, least in {**at_least, "test_images": 0, "lr": 0, "weight_decay": 0}.items():
-            if getattr(self, name) < least:
+        at_least = {"epochs": 1, "batch_size": 2, "image_size": 16}
+        not_negative = ("train_images", "test_images", "seed", "data_seed", "lr", "weight_decay")
+        for name, least in {**at_least, **dict.fromkeys(not_negative, 0)}.items():
+            if not least <= getattr(self, name) < float("inf"):  # false for NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.held_out < 0.5:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 0.5")
         if not 0 <= self.noise_rate < 1:
             raise ValueError(f"noise_rate is {self.noise_rate}; it must be from 0 to below 1")
+        # No parameter may change a run's id alone and nothing else.
+        if self.dataset == "rendered" and self.label_rule != "argmax":
+            raise ValueError(
+                f"label_rule is {self.label_rule!r}; rendered faces always take the most frequent "
+                "vote: leave it at 'argmax'"
+            )
+        if self.dataset != "rendered" and self.noise_rate:
+            raise ValueError(
+                f"noise_rate is {self.noise_rate}, which is for rendered faces: {self.dataset} "
+                "gets no injected noise yet; leave it at 0.0"
+            )
 
     @classmethod
     def from_parameters(cls, parameters: dict) -> "RunConfig":
@@ -190,7 +202,10 @@ def notebook_parameters(namespace: dict, **expected: type) -> dict:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename: the file is whole or absent."""
+    """Call `write` with a temporary path beside `path`, then rename.
+
+    So the file at `path` is whole or absent, whenever the process is killed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -207,13 +222,18 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def environment() -> dict:
-    """Return what the run ran on: versions, machine, threads, commit of the project."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    """Return what the run ran on: versions, machine, threads, commit of the project.
+
+    The commit is None where the project is no git clone, or where git is not installed.
+    """
+    commit = None
+    if shutil.which("git"):
+        commit = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
     packages = ("torch", "torchvision", "numpy", "accelerate", "scikit-learn", "opencv-python")
     return {
         "python": platform.python_version(),

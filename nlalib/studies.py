@@ -9,13 +9,15 @@ grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run
 """
 
 import itertools
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
-from nlalib.runs import RunConfig, refuse_unknown
+from nlalib.runs import RunConfig, checked_type, refuse_unknown
 
 TRAINING_NOTEBOOK = "04_training"
 
@@ -52,28 +54,42 @@ def read_study(path: str | Path) -> Study:
     FileNotFoundError
         If there is no such file; the message lists the studies that there are.
     ValueError, TypeError
-        For a misspelt key, an unknown value or a value of the wrong type.
+        For a misspelt or missing key, an unknown value, a value of the wrong type, or two
+        combinations that are one run.
     """
     path = resolve(path)
     if not path.is_file():
         known = ", ".join(display_path(p) for p in sorted((ROOT / "configs").glob("*.yaml")))
         raise FileNotFoundError(f"no study at {display_path(path)}; there are {known}")
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{display_path(path)} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
-    keys = ("study", "title", "notebooks", "fixed", "grid")
+    keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": dict}
     try:
-        refuse_unknown(content, keys, "key")
+        refuse_unknown(content, list(keys), "key")
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"missing key {', '.join(missing)}")
+        for key, kind in keys.items():
+            if kind is str or content[key] is not None:
+                checked_type(key, content[key], kind)
+        if not re.fullmatch(r"\w+", content["study"]):
+            raise ValueError(
+                f"study is {content['study']!r}; it names files: letters, digits and _ only"
+            )
         notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
         there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
         refuse_unknown(notebooks, there, "notebook")
-        runs = [RunConfig.from_parameters(given) for given in _combinations(content)]
+        configs = [RunConfig.from_parameters(given) for given in _combinations(content)]
+        runs = {config.run_id: config for config in configs}
+        if len(runs) < len(configs):
+            raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    return Study(content["study"], content["title"], notebooks, {r.run_id: r for r in runs})
+    return Study(content["study"], content["title"], notebooks, runs)
 
 
 def _combinations(content: dict) -> list[dict]:
@@ -92,15 +108,19 @@ def _combinations(content: dict) -> list[dict]:
 
 
 def training_command(config: RunConfig) -> str:
-    """Return the papermill command that makes one run by hand."""
+    """Return the papermill command that makes one run by hand, from the project's root.
+
+    It gives the parameters that differ from the notebook's defaults.
+    """
     default = RunConfig()
-    changed = {
-        name: value
-        for name, value in vars(config).items()
-        if value != getattr(default, name) and name != "method_settings"
-    }
-    words = [f"-p {name} {value}" for name, value in changed.items()]
-    if config.method_settings:
-        words.append(f'-y "{{method_settings: {yaml.safe_dump(config.method_settings).strip()}}}"')
-    output = f"runs/{config.run_id}.ipynb"
-    return f"papermill notebooks/{TRAINING_NOTEBOOK}.ipynb {output} {' '.join(words)}"
+    words = ["papermill", f"notebooks/{TRAINING_NOTEBOOK}.ipynb", f"runs/{config.run_id}.ipynb"]
+    for name, value in vars(config).items():
+        if value == getattr(default, name):
+            continue
+        if isinstance(value, dict):
+            settings = yaml.safe_dump({name: value}, default_flow_style=True, width=10**6)
+            words += ["-y", settings.strip()]
+        else:  # -r keeps text as text, also where it looks like a number
+            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+    # papermill wants the folder of its output to be there.
+    return f"mkdir -p runs && {shlex.join(words)}"

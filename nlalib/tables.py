@@ -11,7 +11,7 @@ from nlalib.evaluation import SELECTION_RULES, selected_epoch
 from nlalib.runs import RunConfig
 from nlalib.studies import Study, training_command
 
-# What identifies a setting in a study's table; `seed` is what varies within one.
+# What tells settings apart in a study's table; `seed` is what varies within one.
 SETTING = ["dataset", "method", "backbone", "init", "epochs", "noise_rate", "imbalance_factor"]
 COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 
@@ -19,22 +19,19 @@ COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 def run_rows(config: RunConfig, study: str) -> pd.DataFrame:
     """Return a finished run's results, one row a number (columns `COLUMNS`).
 
-    Each metric is given for each selection rule. "best_test" takes each metric's own best test
-    epoch, as the released code of NLA does for overall and mean accuracy.
+    "last" and "best_validation" pick one epoch, `selected_epoch` (counted from 0), and give all
+    test metrics of it. "best_test" gives overall and mean accuracy alone, each of its own best
+    test epoch, as the released code of NLA does.
     """
     metrics = pd.read_csv(config.folder / "metrics.csv")
     names = [c.removeprefix("test_") for c in metrics if c.startswith("test_")]
     rows = []
-    for selection in SELECTION_RULES:
-        for name in names:
-            chosen_by = name if selection == "best_test" else "overall_accuracy"
-            if selection == "best_test" and name not in ("overall_accuracy", "mean_accuracy"):
-                continue
-            epoch = selected_epoch(metrics, selection, chosen_by)
-            rows.append((selection, name, metrics[f"test_{name}"].iloc[epoch]))
-        if selection != "best_test":
-            epoch = selected_epoch(metrics, selection)
-            rows.append((selection, "selected_epoch", epoch))
+    for selection in ("last", "best_validation"):
+        epoch = selected_epoch(metrics, selection)
+        rows += [(selection, name, metrics[f"test_{name}"].iloc[epoch]) for name in names]
+        rows.append((selection, "selected_epoch", epoch))
+    for name in ("overall_accuracy", "mean_accuracy"):
+        rows.append(("best_test", name, metrics[f"test_{name}"].max()))
     seconds = json.loads((config.folder / "done").read_text())["seconds"]
     rows.append(("last", "training_seconds", seconds))
     identity = {
@@ -82,7 +79,19 @@ def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns `SETTING`, `mean`, `std` (NaN for one seed), `n`.
+
+    Raises
+    ------
+    ValueError
+        If there are no such rows, or several runs of one setting share a seed.
     """
+    chosen = _chosen(results, metric, selection)
+    grouped = chosen.groupby(SETTING, sort=False, dropna=False)["value"]
+    return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
+
+
+def _chosen(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
+    """Return the rows of one metric and selection rule: one for each setting and seed."""
     chosen = results.query("metric == @metric and selection == @selection")
     if chosen.empty:
         raise ValueError(
@@ -90,8 +99,13 @@ def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
             f"{sorted(results['metric'].unique())} and selections "
             f"{sorted(results['selection'].unique())}"
         )
-    grouped = chosen.groupby(SETTING, sort=False, dropna=False)["value"]
-    return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
+    repeated = chosen[chosen.duplicated([*SETTING, "seed"], keep=False)]
+    if len(repeated):
+        raise ValueError(
+            f"{', '.join(repeated['run_id'].iloc[:2])} have one setting and seed: they differ in "
+            f"something that is not among {', '.join(SETTING)}; tabulate them apart"
+        )
+    return chosen
 
 
 def paired_difference(
@@ -111,8 +125,17 @@ def paired_difference(
     -------
     dict
         `difference`, `low`, `high` (fractions; NaN bounds for one pair), `n`.
+
+    Raises
+    ------
+    ValueError
+        If a method has no results, the two have no seed in common, or the results hold more
+        than one setting a method.
     """
-    chosen = results.query("metric == @metric and selection == @selection")
+    chosen = _chosen(results, metric, selection)
+    other = [name for name in SETTING if name != "method" and chosen[name].nunique() > 1]
+    if other:
+        raise ValueError(f"the results differ in {', '.join(other)} too; give those of one setting")
     wide = chosen.pivot(index="seed", columns="method", values="value")
     for name in (method, baseline):
         if name not in wide:
@@ -134,6 +157,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
 
     One row a setting and selection rule; columns in words.
     """
+    rules = {"last": "last", "best_validation": "best on validation", "best_test": "best on test"}
     rows = []
     for selection in SELECTION_RULES:
         overall = summary(results, "overall_accuracy", selection)
@@ -146,7 +170,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
                     "network": one["backbone"],
                     "init": one["init"],
                     "epochs": one["epochs"],
-                    "epoch chosen": selection.replace("_", " on ").replace("best on", "best on"),
+                    "epoch chosen": rules[selection],
                     "overall accuracy %": percent(one["mean"], one["std"]),
                     "mean accuracy %": percent(other["mean"], other["std"]),
                     "seeds": one["n"],

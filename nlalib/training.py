@@ -1,5 +1,6 @@
 """One training run: a loop over epochs that can be killed at any moment and goes on."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,7 +30,9 @@ _EVALUATION_BATCH = 256
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Return the Accelerator that owns device and precision: "auto" takes CUDA where there is one.
+    """Return the Accelerator that owns device and precision.
+
+    "auto" leaves the choice to Accelerate: CUDA where there is one, else Apple's GPU, else the CPU.
 
     Raises
     ------
@@ -153,7 +156,8 @@ def train(
     accelerator = make_accelerator(config.device, config.precision)
     model = build_model(config.backbone, config.num_classes, config.seed)
     if config.initial_weights:
-        load_backbone(model, resolve(config.initial_weights))
+        unused = load_backbone(model, resolve(config.initial_weights))
+        report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
     method = make_method(config.method, config.method_settings)
     learned = nn.ModuleDict({"model": model, "method": method})
     learned.to(accelerator.device, memory_format=torch.channels_last)
@@ -164,16 +168,19 @@ def train(
     checkpoint = folder / "checkpoint.pt"
     progress = Progress(0, [], [], {})
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
+        # On the CPU, where the recorded predictions belong; the rest moves as it is loaded.
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         learned.load_state_dict(state["learned"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
         progress = Progress(**state["progress"])
         report(f"going on after epoch {progress.epochs_done} of {config.epochs}")
 
     for epoch in range(progress.epochs_done, config.epochs):
         started = time.perf_counter()
-        losses, facts = train_epoch(
+        mean_loss, facts = train_epoch(
             config,
             epoch,
             accelerator=accelerator,
@@ -195,7 +202,7 @@ def train(
         progress.metrics.append(
             {
                 "epoch": epoch,
-                "train_loss": losses,
+                "train_loss": mean_loss,
                 "train_accuracy": float((facts["p_gt"] >= facts["p_nn"]).mean()),
                 **_metrics_of("validation", labels, parts[HELD_OUT], probabilities[HELD_OUT]),
                 **_metrics_of("test", labels, parts[TEST], probabilities[TEST]),
@@ -209,6 +216,8 @@ def train(
             "learned": learned.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
+            # Only fp16 scales its gradients.
+            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
             "progress": asdict(progress),
         }
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
@@ -233,8 +242,9 @@ def train_epoch(
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Train for one epoch; return the mean loss and the facts of each sample of `positions`.
 
-    The facts are taken in training mode from the augmented image, just as the loss saw it:
-    `p_gt`, `p_nn`, `cross_entropy`, and what the method adds (NAW's `weight`).
+    The mean is over batches, of which the last may be smaller. The facts are taken in training
+    mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `cross_entropy`, and
+    what the method adds (NAW's `weight`).
     """
     model.train()
     draws = EpochDraws(len(positions), config.seed, epoch)
@@ -270,7 +280,10 @@ def train_epoch(
     return mean_loss, dict(zip([*basic, *batch_facts], table, strict=True))
 
 
-def _metrics_of(name: str, labels: Tensor, positions: np.ndarray, probabilities: np.ndarray):
+def _metrics_of(
+    name: str, labels: Tensor, positions: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float]:
+    """Return the metrics of one part, their names preceded by the part's."""
     metrics = classification_metrics(
         labels.numpy()[positions], probabilities, probabilities.shape[1]
     )
@@ -305,7 +318,14 @@ def write_facts(folder: Path, epoch: int, image_ids: np.ndarray, facts: dict) ->
     write_atomically(path, lambda unfinished: table.to_parquet(unfinished, index=False))
 
 
-def finish(folder, config, index, parts, progress: Progress, model: nn.Module) -> None:
+def finish(
+    folder: Path,
+    config: RunConfig,
+    index: pd.DataFrame,
+    parts: dict[str, np.ndarray],
+    progress: Progress,
+    model: nn.Module,
+) -> None:
     """Write what the run reports, `done` last, and remove what only a resumption needs."""
     metrics = pd.DataFrame(progress.metrics)
     timing = pd.DataFrame({"epoch": metrics["epoch"], "seconds": progress.seconds})
@@ -330,7 +350,7 @@ def finish(folder, config, index, parts, progress: Progress, model: nn.Module) -
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
     write_json(folder / "done", {"run_id": config.run_id, "seconds": sum(progress.seconds)})
-    for file in files:
-        file.unlink()
-    (folder / "facts").rmdir()
+    shutil.rmtree(folder / "facts")
     (folder / "checkpoint.pt").unlink()
+    for left_by_a_kill in folder.glob(".*.unfinished"):
+        left_by_a_kill.unlink()

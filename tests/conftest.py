@@ -2,18 +2,21 @@
 
 import os
 
+import matplotlib
 import pytest
 from hypothesis import settings
 
-# No window for figures, and no deadline for generated cases: test machines are shared.
-os.environ.setdefault("MPLBACKEND", "Agg")
+# No deadline for generated cases, as test machines are shared; in CI the same cases each time.
 settings.register_profile("nla", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("nla")
 
 
+# A fixture and no line above: kernels that nbval starts inherit this process's variables, and
+# with the Agg backend a notebook would show no figures.
 @pytest.fixture(scope="session", autouse=True)
-def _keep_outputs_out_of_the_project(tmp_path_factory):
-    """Figures and decoded images that a test makes go to a temporary folder."""
+def _keep_figures_off_the_screen_and_out_of_the_project(tmp_path_factory):
+    """Tests open no window; figures and decoded images that they make go to a temporary folder."""
+    matplotlib.use("Agg")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("NLA_FIGURES", "NLA_CACHE"):
             if name not in os.environ:

@@ -7,6 +7,6 @@ file in the import at the end of this one. Training and tables find it by its na
 
 from nlalib.methods.base import METHODS, Method, ModelOutput, make_method, register
 
-from . import ce, nla  # noqa: E402  isort: skip
+from . import ce, nla  # isort: skip
 
 __all__ = ["METHODS", "Method", "ModelOutput", "ce", "make_method", "nla", "register"]

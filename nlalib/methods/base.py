@@ -62,7 +62,7 @@ def make_method(name: str, settings: dict | None = None) -> Method:
     Raises
     ------
     ValueError
-        For an unknown method, or a setting that it does not have.
+        For an unknown method, a setting that it does not have, or a value out of its range.
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")

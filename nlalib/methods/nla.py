@@ -14,7 +14,7 @@ class NLA(Method):
     variant : str
         "paper" (the default) or one of the released versions.
     trade_off : float
-        lambda.
+        lambda, from 0 to 1.
     """
 
     two_views = True
@@ -24,6 +24,8 @@ class NLA(Method):
         known = [*VARIANTS, "released_2025_03"]
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of nla; known are {', '.join(known)}")
+        if type(trade_off) not in (int, float) or not 0 <= trade_off <= 1:
+            raise ValueError(f"trade_off of nla is {trade_off!r}; lambda lies between 0 and 1")
         self.variant = variant
         self.trade_off = trade_off
 

@@ -1,0 +1,145 @@
+"""NLA's total loss against the released code's numbers and against its parts."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from torch.nn import functional
+
+from nlalib.losses import nla_loss
+from nlalib.naw import VARIANTS, naw_variant
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
+EVERY_VARIANT = [*VARIANTS, "released_2025_03"]
+LARGE = 1e4
+
+
+def random_views(n: int = 6, k: int = 7, seed: int = 0, dtype=torch.float64):
+    generator = np.random.default_rng(seed)
+    views = [
+        torch.tensor(generator.normal(0, 2, (n, k)), dtype=dtype, requires_grad=True)
+        for _ in range(2)
+    ]
+    return *views, torch.tensor(generator.integers(0, k, n))
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"n{case['n']}")
+def test_total_and_gradients_are_the_released_ones(case):
+    logits = torch.tensor(case["logits"], requires_grad=True)
+    flipped = torch.tensor(case["logits_flipped"], requires_grad=True)
+    labels = torch.tensor(case["labels"])
+    schedule = {"epoch": case["epoch"], "epochs": case["epochs"]}
+    loss = nla_loss(logits, flipped, labels, variant="released_2025_05", **schedule)
+    loss.backward()
+    expected = [
+        torch.tensor(case[key])
+        for key in ("total_official_2025_05", "grad_logits_total", "grad_logits_flipped_total")
+    ]
+    found = [loss.detach(), logits.grad, flipped.grad]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.3, 0.5, 1.0])
+def test_paper_total_by_hand(trade_off):
+    """lambda mean((1 + w) CE) + (1 - lambda) mean(JSD), sample by sample."""
+    logits, flipped, labels = random_views()
+    epoch, epochs = 5, 60
+    covariances = {
+        True: np.array([[0.8, -0.48], [-0.48, 0.8]]),
+        False: np.array([[0.8, 0.8 * 35 / 37], [0.8 * 35 / 37, 0.8]]),
+    }
+    covariances[True][[0, 1], [1, 0]] *= 1 - math.exp(-15 * epoch / epochs)
+    means = {True: np.array([0.5, 0.5]), False: np.array([0.3, 0.15])}
+    total = 0.0
+    for z, z_flipped, label in zip(logits, flipped, labels, strict=True):
+        p = z.softmax(0).detach().numpy()
+        q = z_flipped.softmax(0).detach().numpy()
+        point = np.array([p[label], np.delete(p, label).max()])
+        leads = bool(point[0] >= point[1])
+        deviation, sigma = point - means[leads], covariances[leads]
+        form = deviation @ np.linalg.inv(sigma) @ deviation
+        weight = math.exp(-form / 2) / (2 * math.pi * math.sqrt(np.linalg.det(sigma)))
+        total += trade_off * (1 + weight) * -math.log(point[0])
+        total += (1 - trade_off) * jensenshannon(p, q) ** 2
+    found = nla_loss(logits, flipped, labels, epoch=epoch, epochs=epochs, trade_off=trade_off)
+    assert found.item() == pytest.approx(total / len(labels), abs=1e-9)
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_gradients_of_the_total_are_those_of_central_differences(variant):
+    logits, flipped, labels = random_views(n=3, k=4)
+    assert torch.autograd.gradcheck(
+        lambda z, z_flipped: nla_loss(z, z_flipped, labels, epoch=4, epochs=60, variant=variant),
+        (logits, flipped),
+    )
+
+
+def test_variants_differ():
+    logits, flipped, labels = random_views()
+    totals = [
+        nla_loss(logits, flipped, labels, epoch=4, epochs=60, variant=variant).item()
+        for variant in EVERY_VARIANT
+    ]
+    assert min(abs(a - b) for i, a in enumerate(totals) for b in totals[:i]) > 1e-4
+
+
+def test_detached_paper_variant_changes_the_gradient_and_not_the_value():
+    logits, flipped, labels = random_views()
+    schedule = {"epoch": 4, "epochs": 60}
+    attached = nla_loss(logits, flipped, labels, **schedule)
+    detached = nla_loss(
+        logits, flipped, labels, variant=naw_variant("paper", detached=True), **schedule
+    )
+    torch.testing.assert_close(attached, detached)
+    (one,), (other,) = (torch.autograd.grad(loss, logits) for loss in (attached, detached))
+    assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_without_consistency_the_flipped_view_gets_no_gradient(variant):
+    logits, flipped, labels = random_views()
+    loss = nla_loss(logits, flipped, labels, epoch=4, epochs=60, variant=variant, trade_off=1.0)
+    loss.backward()
+    assert flipped.grad is None or flipped.grad.abs().max() == 0
+    assert logits.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extreme_logits_give_finite_values_and_gradients(variant, dtype):
+    rows = [[LARGE, -LARGE, -LARGE], [-LARGE, LARGE, -LARGE], [LARGE] * 3, [LARGE, LARGE, -LARGE]]
+    logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
+    flipped = torch.tensor(rows[::-1], dtype=dtype, requires_grad=True)
+    labels = torch.zeros(4, dtype=torch.int64)
+    loss = nla_loss(logits, flipped, labels, epoch=59, epochs=60, variant=variant)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert torch.isfinite(flipped.grad).all()
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_a_single_sample_and_equal_views_leave_the_weighted_cross_entropy(variant):
+    logits, _, labels = random_views(n=1)
+    schedule = {"epoch": 4, "epochs": 60, "variant": variant}
+    loss = nla_loss(logits, logits, labels, **schedule)
+    whole = nla_loss(logits, logits, labels, trade_off=1.0, **schedule)
+    torch.testing.assert_close(loss, 0.5 * whole)
+    assert loss > 0.5 * functional.cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize("trade_off", [-0.1, 1.1, float("nan")])
+def test_a_trade_off_outside_its_range_is_refused(trade_off):
+    with pytest.raises(ValueError, match=r"trade_off is .*between 0 and 1"):
+        nla_loss(*random_views(), epoch=0, epochs=60, trade_off=trade_off)
+
+
+def test_an_unknown_variant_and_an_epoch_outside_are_refused():
+    with pytest.raises(ValueError, match="unknown NAW variant 'may'"):
+        nla_loss(*random_views(), epoch=0, epochs=60, variant="may")
+    with pytest.raises(ValueError, match="epoch is 60"):
+        nla_loss(*random_views(), epoch=60, epochs=60)
