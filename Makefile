@@ -9,8 +9,11 @@ CONFIG ?= configs/embedded.yaml
 # getconf, as nproc obeys OMP_NUM_THREADS and macOS lacks it.
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-# What `make study` runs; `make study STUDY='snakemake --dry-run ...'` to look before.
-STUDY ?= snakemake --cores $(CORES) --config study=$(CONFIG)
+# What `make study` runs; `make study STUDY='snakemake --dry-run ...'` to look before. A run's id says
+# what it is, so an edited Snakefile makes no finished run stale. Runs are locked by the training
+# itself; snakemake's lock would outlive a killed study.
+STUDY ?= snakemake --cores $(CORES) --quiet host reason --rerun-incomplete --nolock \
+	--rerun-triggers mtime input --config study=$(CONFIG)
 
 SHELL := /bin/bash
 NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
@@ -25,7 +28,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c co
 IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
-.PHONY: help study test lab notebooks lock clean stale
+.PHONY: help study publish readme test lab notebooks lock clean stale
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,7 +38,13 @@ help:  ## this list
 	@echo "  CONFIG=$(CONFIG)  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)"
 
 study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
-	@$(IN_VENV) OMP_NUM_THREADS=1 $(STUDY)
+	@$(IN_VENV) OMP_NUM_THREADS=1 $(STUDY) && python -m nlalib show $(CONFIG)
+
+publish: $(VENV)/.installed  ## copy a finished study's table and figures to results/ and figures/
+	@$(IN_VENV) python -m nlalib publish $(CONFIG)
+
+readme: $(VENV)/.installed  ## write the headline table of results/ into README.md
+	@$(IN_VENV) python -m nlalib readme
 
 # The notebooks' part runs on the CPU, as the committed outputs do, and writes figures and decoded
 # images to a temporary folder; tests/check_figures.py then compares those with the committed ones.
@@ -47,7 +56,8 @@ test: $(VENV)/.installed  ## style, unit tests, then every notebook against its 
 	stage "1/4 style: errors" ruff check . && \
 	stage "2/4 style: layout" ruff format --check . && \
 	stage "3/4 unit tests" python -m pytest --verbosity=0 tests && \
-	export NLA_FIGURES="$$folder/figures" NLA_CACHE="$$folder/cache" CUDA_VISIBLE_DEVICES= && \
+	export NLA_FIGURES="$$folder/figures" NLA_CACHE="$$folder/cache" \
+		NLA_RUNS="$$folder/runs" CUDA_VISIBLE_DEVICES= && \
 	stage "4/4 notebooks" python -m pytest --verbosity=0 --nbval --nbval-current-env \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 \
 		notebooks tests/check_figures.py

@@ -1,1 +1,1 @@
-"""Helpers for the notebooks of *NLA, reproduced*: data, losses, training and tables, one job a module."""
+"""Helpers for the notebooks of *NLA, reproduced*, one job a module."""

@@ -2,7 +2,7 @@
 
 collect CONFIG   write the study's long table from its finished runs
 show CONFIG      print the study's table and say where its figures and notebooks are
-publish CONFIG   copy the study's table to results/, to be committed
+publish CONFIG   copy the study's table and figures to results/ and figures/, to be committed
 readme           write the headline table of results/ into README.md
 """
 
@@ -57,10 +57,18 @@ def show(config: str) -> None:
 
 
 def publish(config: str) -> None:
-    """Copy the study's table to the committed folder."""
+    """Copy the study's table and figures to the committed folders.
+
+    Not the figures of 06: the committed ones show all published studies, and are drawn from
+    their tables by `make notebooks`.
+    """
     study = read_study(config)
-    (ROOT / "results").mkdir(exist_ok=True)
+    for folder in ("results", "figures"):
+        (ROOT / folder).mkdir(exist_ok=True)
     shutil.copy(_collected(study), ROOT / "results" / f"{study.name}.csv")
+    for figure in sorted((study.folder / "figures").glob("*")):
+        if not figure.name.startswith("06_"):
+            shutil.copy(figure, ROOT / "figures" / figure.name)
     print(f"wrote results/{study.name}.csv")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from nlalib import face_drawing, rendered
+from nlalib import face_drawing, face_geometry, rendered
 from nlalib.ferplus import load_kaggle_images
 from nlalib.paths import cache_folder
 
@@ -119,7 +119,7 @@ def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
     digest = hashlib.sha256(f"{size} {root}".encode())
     if index["path"].str.startswith(_RENDERED).any():
         # A change of the renderer changes its faces.
-        for module in (rendered, face_drawing):
+        for module in (rendered, face_drawing, face_geometry):
             digest.update(Path(module.__file__).read_bytes())
     for path in index["path"]:
         digest.update(path.encode())
@@ -164,7 +164,7 @@ def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
     """Return the images that stand as numbers in tables; row by row it would take hours."""
     paths = index.loc[index["path"].str.contains(_TABLE, regex=False), "path"]
     images = {}
-    for table, group in paths.groupby(paths.str.rpartition("#")[0]):
+    for table, group in paths.groupby(paths.str.rsplit("#", n=1).str[0]):
         rows = [int(path.rpartition("#")[2]) for path in group]
         images.update(zip(group, load_kaggle_images(root / table, rows=rows), strict=True))
     return images

@@ -6,9 +6,10 @@ Readers make it, everything downstream (statistics, corruption, training, tables
 column                 dtype     meaning
 =====================  ========  ====================================================
 image_id               str       unique in the index
-path                   str       below the data set's root; `rendered:<seed>:<number>`
-                                 for a rendered face; `<file>.csv#<row>` for an image
-                                 kept as numbers in a table
+path                   str       below the data set's root;
+                                 `rendered:<seed>:<number>:<expression>` for a rendered
+                                 face; `<file>.csv#<row>` for an image kept as numbers
+                                 in a table
 split                  str       "train", "validation" or "test", as the set ships them
 label                  int64     class id in the order of `nlalib.labels`
 votes_<name>           int64     optional, all or none: annotators' votes, one column

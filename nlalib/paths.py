@@ -27,7 +27,7 @@ def display_path(path: str | os.PathLike) -> str:
 
 
 def figures_folder() -> Path:
-    """Return the folder for figures: `NLA_FIGURES` if set (tests and studies set it), else `figures/`."""
+    """Return the folder for figures: `NLA_FIGURES` (tests and studies set it), else `figures/`."""
     return resolve(os.environ.get("NLA_FIGURES", "figures"))
 
 

@@ -16,7 +16,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from nlalib.face_drawing import (
+from nlalib.face_drawing import draw_face
+from nlalib.face_geometry import (
     ACTION_UNITS,
     HAIR_STYLES,
     OCCLUSIONS,
@@ -24,7 +25,6 @@ from nlalib.face_drawing import (
     Identity,
     Pose,
     Scene,
-    draw_face,
     face_landmarks,
 )
 from nlalib.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
@@ -32,7 +32,8 @@ from nlalib.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUN
 
 _PATH = re.compile(rf"rendered:(\d{{1,18}}):(\d{{1,18}}):({'|'.join(BASIC_EXPRESSIONS)})")
 
-# How often a face is a blend, and the range of the leading expression's share.
+# How often a face is a blend, and the range of the leading expression's share. All three chosen
+# by us so that there are clear and ambiguous faces; not measured on any data set.
 BLEND_RATE = 0.25
 BLENDED_SHARE = (0.52, 0.75)
 PURE_SHARE = (0.88, 1.0)
@@ -58,9 +59,13 @@ CONFUSION = np.array([
     [0.01, 0.02, 0.10, 0.00, 0.04, 0.79, 0.04],  # anger
     [0.01, 0.01, 0.01, 0.03, 0.07, 0.03, 0.84],  # neutral
 ])  # fmt: skip
-FAINTNESS = 0.4  # the share of an expression of intensity 0 that annotators take for neutral
-GUESSING = 0.15  # how often they guess where something hides a part of the face
+# Chosen by us, not measured: the share of an expression of intensity 0 that annotators take for
+# neutral, and how often they guess where something hides a part of the face.
+FAINTNESS = 0.4
+GUESSING = 0.15
 
+# Colours, shares and, below, the ranges of identity, pose and scene are chosen by us for variety;
+# they are not measured on any population.
 _SKINS = [(250, 222, 202), (240, 204, 178), (228, 184, 150), (208, 157, 120), (178, 125, 90),
           (145, 98, 68), (112, 74, 52), (88, 58, 42)]  # fmt: skip
 # Shares of the hair styles, summed up; the last edge, 1, is left out.

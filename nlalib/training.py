@@ -23,7 +23,7 @@ from nlalib.methods import Method, ModelOutput, make_method
 from nlalib.models import build_model, load_backbone
 from nlalib.naw import label_and_nearest_negative
 from nlalib.paths import resolve
-from nlalib.runs import RunConfig, environment, write_atomically, write_json
+from nlalib.runs import RunConfig, environment, locked, write_atomically, write_json
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _EVALUATION_BATCH = 256
@@ -145,15 +145,26 @@ def train(
     """
     report = report or (lambda line: None)
     folder = config.folder
-    if (folder / "done").exists():
-        report(f"already done: {config.run_id}")
-        return folder
+    with locked(folder):
+        if (folder / "done").exists():
+            report(f"already done: {config.run_id}")
+        else:
+            _train(config, index, images, report)
+    return folder
+
+
+def _train(
+    config: RunConfig, index: pd.DataFrame, images: np.ndarray, report: Callable[[str], None]
+) -> None:
+    """Do the work of `train`, in a folder that no other process uses."""
+    folder = config.folder
     write_json(folder / "config.json", {**asdict(config), "identity": config.identity})
     write_json(folder / "environment.json", environment())
 
     parts = {part: np.flatnonzero(index["part"] == part) for part in (TRAIN, HELD_OUT, TEST)}
     labels = torch.from_numpy(index["label"].to_numpy(np.int64, copy=True))
     accelerator = make_accelerator(config.device, config.precision)
+    report(f"device {accelerator.device}, precision {config.precision}")
     model = build_model(config.backbone, config.num_classes, config.seed)
     if config.initial_weights:
         unused = load_backbone(model, resolve(config.initial_weights))
@@ -224,7 +235,6 @@ def train(
         report(_line(config, progress))
 
     finish(folder, config, index, parts, progress, learned["model"])
-    return folder
 
 
 def train_epoch(

@@ -49,8 +49,11 @@ def test_sample_depends_on_neither_batch_nor_order(name):
 
 @pytest.mark.parametrize("name", ["flip", "affine", "released"])
 def test_epochs_seeds_and_samples_differ(name):
-    images, recipe, everyone = random_images(1).expand(32, -1, -1, -1), RECIPES[name], range(32)
-    samples = torch.tensor(list(everyone))
+    images, samples, recipe = (
+        random_images(1).expand(32, -1, -1, -1),
+        torch.arange(32),
+        RECIPES[name],
+    )
     first = augment(images, samples, EpochDraws(32, seed=0, epoch=0), recipe)
     again = augment(images, samples, EpochDraws(32, seed=0, epoch=0), recipe)
     assert torch.equal(first, again)
@@ -95,9 +98,8 @@ def test_affine_without_extent_is_the_identity_whatever_the_draws():
     images, recipe = random_images(8), Recipe(flip_probability=0.5, rotation=1e-12)
     views = augment(images, torch.arange(8), EpochDraws(8, 0, 0), recipe)
     is_mirrored = EpochDraws(8, 0, 0).uniform[:, 2] < 0.5
-    wanted = torch.where(
-        is_mirrored.view(-1, 1, 1, 1), normalise(images).flip(3), normalise(images)
-    )
+    plain = normalise(images)
+    wanted = torch.where(is_mirrored.view(-1, 1, 1, 1), plain.flip(3), plain)
     assert 0 < is_mirrored.sum() < 8
     torch.testing.assert_close(views, wanted, rtol=0, atol=1e-4)
 

@@ -145,32 +145,26 @@ def test_progress_is_reported(root, cache):
 FACES = [f"rendered:1:{number}:anger" for number in range(40)]
 
 
-def build_together(cache: str, start) -> tuple[str, bytes]:
-    os.environ["NLA_CACHE"] = cache
+def build_at_the_start(cache: Path, start, answer: Path) -> None:
+    os.environ["NLA_CACHE"] = str(cache)
     start.wait()
-    array = image_array(index_of(FACES), root=Path("nowhere"), size=SIZE)
-    return array.filename, array.tobytes()
+    np.save(answer, image_array(index_of(FACES), root=Path("nowhere"), size=SIZE))
 
 
-def _build_and_answer(cache, start, answers):
-    answers.put(build_together(cache, start))
-
-
-def test_two_processes_at_once_make_one_whole_array(cache):
+def test_two_processes_at_once_make_one_whole_array(cache, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nlalib.training"])
-    start, answers = context.Barrier(2), context.SimpleQueue()
+    start, answers = context.Barrier(2), [tmp_path / "first.npy", tmp_path / "second.npy"]
     processes = [
-        context.Process(target=_build_and_answer, args=(str(cache), start, answers))
-        for _ in range(2)
+        context.Process(target=build_at_the_start, args=(cache, start, answer))
+        for answer in answers
     ]
     for process in processes:
         process.start()
-    found = [answers.get() for _ in processes]
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert found[0] == found[1]
     wanted = np.stack([render_face(path, SIZE) for path in FACES])
-    assert found[0][1] == wanted.tobytes()
-    assert [str(file) for file in cache.iterdir()] == [found[0][0]]
+    assert all(np.array_equal(np.load(answer), wanted) for answer in answers)
+    (file,) = cache.iterdir()
+    assert np.array_equal(np.load(file), wanted)

@@ -6,9 +6,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 
-from nlalib.face_drawing import (
+from nlalib.face_drawing import draw_face
+from nlalib.face_geometry import (
     ACTION_UNITS,
     HAIR_STYLES,
     OCCLUSIONS,
@@ -17,7 +18,6 @@ from nlalib.face_drawing import (
     Pose,
     Scene,
     action_units,
-    draw_face,
     face_landmarks,
 )
 from nlalib.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
@@ -37,12 +37,12 @@ NEUTRAL = BASIC_EXPRESSIONS.index("neutral")
 
 @pytest.fixture(scope="module")
 def index():
-    return rendered_index(train=450, test=150, seed=1)
+    return rendered_index(train=300, test=100, seed=1)
 
 
 @pytest.fixture(scope="module")
 def noisy_index():
-    return rendered_index(train=450, test=150, seed=1, flip_rate=0.2)
+    return rendered_index(train=300, test=100, seed=1, flip_rate=0.2)
 
 
 def plain_face(expression: int = NEUTRAL, **changes) -> FaceParameters:
@@ -208,7 +208,7 @@ def test_yaw_moves_the_nose_more_than_the_eyes():
 
 def test_index_obeys_the_schema(index):
     check_index(index, 7)
-    assert list(index["split"]) == ["train"] * 450 + ["test"] * 150
+    assert list(index["split"]) == ["train"] * 300 + ["test"] * 100
     assert index["path"].is_unique
     for column in (*VOTE_COLUMNS, "label", "true_label"):
         assert index[column].dtype == "int64", column
@@ -239,7 +239,7 @@ def test_one_split_may_be_empty():
 
 
 def test_columns_agree_with_the_path(index):
-    for row in index.iloc[::97].itertuples():
+    for row in index.iloc[::61].itertuples():
         face = face_parameters(row.path)
         assert row.path.split(":")[3] == BASIC_EXPRESSIONS[row.true_label]
         np.testing.assert_array_equal([getattr(row, c) for c in TRUE_COLUMNS], face.mixture)
@@ -260,7 +260,7 @@ def test_mixtures(index):
 
 @pytest.mark.parametrize("annotators", [1, 10, 33])
 def test_each_annotator_votes_once(annotators):
-    rows = rendered_index(train=60, test=20, seed=2, annotators=annotators)
+    rows = rendered_index(train=30, test=10, seed=2, annotators=annotators)
     assert (rows[VOTE_COLUMNS].sum(axis=1) == annotators).all()
     assert (rows[VOTE_COLUMNS[7:]] == 0).all(axis=None)
 
@@ -278,7 +278,7 @@ def test_label_is_the_majority_and_the_first_of_a_tie(index):
 
 def test_flips_are_exact_in_the_training_split_and_absent_in_the_test_split(index, noisy_index):
     train = index["split"] == "train"
-    assert noisy_index.loc[train, "is_flipped"].sum() == 90
+    assert noisy_index.loc[train, "is_flipped"].sum() == 60
     assert not noisy_index.loc[~train, "is_flipped"].any()
     changed = index["label"] != noisy_index["label"]
     np.testing.assert_array_equal(changed, noisy_index["is_flipped"])
@@ -299,10 +299,10 @@ def test_flipped_labels_spread_over_all_other_classes():
 
 
 def test_a_larger_split_keeps_pictures_and_votes_of_its_paths():
-    small = rendered_index(train=100, test=20, seed=9).set_index("path")
-    large = rendered_index(train=200, test=20, seed=9).set_index("path")
+    small = rendered_index(train=60, test=20, seed=9).set_index("path")
+    large = rendered_index(train=120, test=20, seed=9).set_index("path")
     common = small.index.intersection(large.index)
-    assert len(common) > 20
+    assert len(common) > 25  # more than the test split
     columns = [*VOTE_COLUMNS, *TRUE_COLUMNS, *LANDMARK_COLUMNS]
     assert small.loc[common, columns].equals(large.loc[common, columns])
     numbers = [int(path.split(":")[2]) for path in large.index]
@@ -392,7 +392,7 @@ def test_index_parameters_out_of_range(change):
 
 def test_expressions_can_be_learnt_from_pure_frontal_faces():
     images, labels = [], []
-    for number in range(420):
+    for number in range(210):
         face = face_parameters(f"rendered:8:{number}:{BASIC_EXPRESSIONS[number % 7]}")
         scene = replace(face.scene, occlusion="none", blur=0.0, light=(0.0, 0.0))
         face = replace(face, pose=Pose(), scene=scene, mixture=np.eye(7)[number % 7], intensity=1.0)
@@ -400,5 +400,5 @@ def test_expressions_can_be_learnt_from_pure_frontal_faces():
         images.append((grey - grey.mean()) / grey.std())
         labels.append(number % 7)
     images, labels = np.array(images), np.array(labels)
-    model = LogisticRegression(C=0.003, max_iter=100).fit(images[:350], labels[:350])
-    assert model.score(images[350:], labels[350:]) > 0.5  # chance is 1/7
+    model = RidgeClassifier(alpha=100).fit(images[:140], labels[:140])
+    assert model.score(images[140:], labels[140:]) > 0.5  # chance is 1/7

@@ -1,0 +1,509 @@
+"""One training run: it resumes bit by bit, records consistent facts, and no option is idle."""
+
+import json
+import multiprocessing
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from nlalib import training
+from nlalib.augmentation import normalise
+from nlalib.datasets import load_dataset
+from nlalib.images import image_array
+from nlalib.labels import expressions
+from nlalib.models import build_model
+from nlalib.runs import RunConfig
+from nlalib.training import (
+    batches,
+    make_accelerator,
+    make_optimizer,
+    predict,
+    selected_epochs,
+    to_tensor,
+    train,
+    two_view_logits,
+)
+
+TINY = RunConfig(
+    train_images=120, test_images=40, image_size=16, epochs=3, batch_size=32, device="cpu"
+)
+RESULTS = ("metrics.csv", "predictions.parquet", "naw.parquet", "weights.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums are ordered by threads, and the runs below are compared bit by bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The index and the decoded images of the tiny run."""
+    index, _ = load_dataset(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return index, np.array(image_array(index, root=Path("nowhere"), size=TINY.image_size))
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """An empty folder for the runs of one test."""
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """The folder of one uninterrupted tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
+        return train(TINY, *data)
+
+
+def results_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def read_metrics(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "metrics.csv")
+
+
+def one_epoch(data, **changes) -> pd.DataFrame:
+    """Train the tiny run with other parameters; return its metrics."""
+    return read_metrics(train(replace(TINY, **{"epochs": 1, **changes}), *data))
+
+
+# What a finished run leaves.
+
+
+def test_finished_run_holds_its_files_and_nothing_that_only_a_resumption_needs(finished):
+    wanted = {"config.json", "environment.json", "timing.csv", "done", *RESULTS}
+    assert {file.name for file in finished.iterdir()} == wanted
+    assert finished.name == TINY.run_id
+    config = json.loads((finished / "config.json").read_text())
+    identity = config.pop("identity")
+    assert RunConfig.from_parameters(config) == TINY
+    assert identity["initialisation"] == "random"
+    done = json.loads((finished / "done").read_text())
+    timing = pd.read_csv(finished / "timing.csv")
+    assert done["run_id"] == TINY.run_id
+    assert done["seconds"] == pytest.approx(timing["seconds"].sum())
+    assert timing["epoch"].tolist() == [0, 1, 2]
+
+
+def test_done_is_written_last(finished):
+    done = (finished / "done").stat().st_mtime_ns
+    others = [file for file in finished.iterdir() if file.name != "done"]
+    assert all(file.stat().st_mtime_ns <= done for file in others)
+
+
+def test_failure_before_the_end_leaves_no_done(data, runs, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(training, "save_file", fail)
+    config = replace(TINY, epochs=1)
+    with pytest.raises(OSError, match="disk full"):
+        train(config, *data)
+    assert not (config.folder / "done").exists()
+    monkeypatch.undo()
+    os.environ["NLA_RUNS"] = str(runs)
+    lines = []
+    train(config, *data, report=lines.append)
+    assert lines == ["going on after epoch 1 of 1"]
+    assert (config.folder / "done").exists()
+
+
+def test_facts_are_of_each_training_image_at_each_epoch(finished, data):
+    facts, index = pd.read_parquet(finished / "naw.parquet"), data[0]
+    names = index.loc[index["part"] == "train", "image_id"].tolist()
+    assert facts["image_id"].tolist() == names * TINY.epochs
+    assert facts["epoch"].tolist() == [e for e in range(TINY.epochs) for _ in names]
+    assert list(facts.columns[2:]) == ["p_gt", "p_nn", "cross_entropy", "weight"]
+
+
+def test_facts_agree_with_each_other(finished):
+    facts = pd.read_parquet(finished / "naw.parquet")
+    np.testing.assert_allclose(facts["cross_entropy"], -np.log(facts["p_gt"]), rtol=1e-4, atol=1e-5)
+    assert ((facts["p_gt"] + facts["p_nn"]) <= 1 + 1e-5).all()
+    # Of seven classes, the largest of the other six holds at least a sixth of the rest.
+    assert (facts["p_nn"] >= (1 - facts["p_gt"]) / 6 - 1e-6).all()
+    accuracy = (facts["p_gt"] >= facts["p_nn"]).groupby(facts["epoch"]).mean()
+    np.testing.assert_allclose(read_metrics(finished)["train_accuracy"], accuracy)
+
+
+def test_predictions_are_those_of_the_selected_epochs_and_give_the_metrics(finished, data):
+    predictions, metrics = pd.read_parquet(finished / "predictions.parquet"), read_metrics(finished)
+    assert set(predictions["epoch"]) == set(selected_epochs(metrics).values())
+    index = data[0].set_index("image_id")
+    assert (predictions["label"] == index.loc[predictions["image_id"], "label"].to_numpy()).all()
+    assert set(predictions["part"]) == {"held_out", "test"}
+    columns = [f"p_{name}" for name in expressions(7)]
+    for (epoch, part), rows in predictions.groupby(["epoch", "part"]):
+        hits = 0
+        for _, row in rows.iterrows():
+            values = [row[column] for column in columns]
+            assert sum(values) == pytest.approx(1, abs=1e-5)
+            hits += values.index(max(values)) == row["label"]
+        name = "validation" if part == "held_out" else "test"
+        assert metrics[f"{name}_overall_accuracy"][epoch] == pytest.approx(hits / len(rows))
+
+
+def test_recorded_weights_give_the_last_predictions(finished, data):
+    index, images = data
+    model = build_model(TINY.backbone, 7, seed=99)
+    model.load_state_dict(load_file(finished / "weights.safetensors"))
+    positions = np.flatnonzero(index["part"] == "test")
+    probabilities = predict(model, images, positions, "cpu")
+    predictions = pd.read_parquet(finished / "predictions.parquet").query(
+        "part == 'test' and epoch == 2"
+    )
+    np.testing.assert_allclose(probabilities, predictions.filter(like="p_"), atol=1e-5)
+
+
+def test_labels_of_the_test_images_do_not_reach_the_training(finished, data, runs):
+    """Nor do the held-out ones: with other labels there, the training is the same."""
+    index, images = data
+    other = index.copy()
+    is_training = other["part"] == "train"
+    other.loc[~is_training, "label"] = (other.loc[~is_training, "label"] + 1) % 7
+    folder = train(TINY, other, images)
+    for name in ("naw.parquet", "weights.safetensors"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert (folder / "metrics.csv").read_bytes() != (finished / "metrics.csv").read_bytes()
+
+
+# Repetition and resumption.
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_run_stopped_after_an_epoch_ends_with_the_same_bits(finished, data, runs, epoch):
+    def stop(line: str):
+        if f"epoch {epoch}/" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(TINY, *data, report=stop)
+    assert not (TINY.folder / "done").exists()
+    # What a process leaves that is killed while it writes.
+    (TINY.folder / "facts" / ".0001.parquet.1.unfinished").write_text("half")
+    (TINY.folder / ".checkpoint.pt.1.unfinished").write_text("half")
+    torch.manual_seed(epoch)  # no global state takes part
+    np.random.seed(epoch)  # noqa: NPY002
+    lines = []
+    folder = train(TINY, *data, report=lines.append)
+    assert lines[0] == f"going on after epoch {epoch} of 3"
+    assert len(lines) == 1 + 3 - epoch
+    assert results_of(folder) == results_of(finished)
+    assert {f.name for f in folder.iterdir()} == {f.name for f in finished.iterdir()}
+
+
+def test_finished_run_is_not_repeated(finished, data, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(finished.parent))
+    before, lines = results_of(finished), []
+    monkeypatch.setattr(training, "build_model", lambda *_: pytest.fail("trained again"))
+    assert train(TINY, *data, report=lines.append) == finished
+    assert lines == [f"already done: {TINY.run_id}"]
+    assert results_of(finished) == before
+
+
+def train_in_a_process(config: RunConfig, runs: Path, index: pd.DataFrame, images: np.ndarray):
+    os.environ["NLA_RUNS"] = str(runs)
+    torch.set_num_threads(1)
+    train(config, index, images)
+
+
+def test_run_killed_at_random_moments_ends_with_the_same_bits(finished, data, runs):
+    """Real processes and SIGKILL; they repeat the uninterrupted run of this process as well."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nlalib.training"])
+    chance, kills = random.Random(), 0
+    while not (TINY.folder / "done").exists():
+        process = context.Process(target=train_in_a_process, args=(TINY, runs, *data))
+        process.start()
+        if kills < 3:
+            # From the first epoch's file on, within about an epoch.
+            while not list((TINY.folder / "facts").glob("*.parquet")) and process.is_alive():
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.15))
+            process.kill()
+            process.join()
+            kills += process.exitcode == -9
+        else:
+            process.join()
+            assert process.exitcode == 0
+    assert kills > 0
+    assert results_of(TINY.folder) == results_of(finished)
+
+
+# No option is idle.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"method": "ce"},
+        {"method_settings": {"trade_off": 0.9}},
+        {"method_settings": {"variant": "v_naw"}},
+        {"method_settings": {"variant": "released_2025_03"}},
+        {"method_settings": {"variant": "released_2025_05"}},
+        {"backbone": "resnet18_narrow32"},
+        {"batch_size": 16},
+        {"optimizer": "adam", "weight_decay": 0.1},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        {"lr": 1.0e-3},
+        {"lr_schedule": "constant"},
+        {"augmentation": "none"},
+        {"augmentation": "flip"},
+        {"augmentation": "released"},
+        {"view_order": "separate"},
+        {"precision": "bf16"},
+        {"num_classes": 8},
+    ],
+    ids=lambda change: "-".join(f"{name}={value}" for name, value in change.items()),
+)
+def test_option_changes_the_result(one_epoch_metrics, change):
+    metrics, reference = one_epoch_metrics
+    changed = metrics(**change)
+    assert changed["test_nll"][0] != reference["test_nll"][0]
+    assert np.isfinite(changed["test_nll"][0])
+
+
+@pytest.fixture(scope="module")
+def one_epoch_metrics(data, tmp_path_factory):
+    """A function that trains one epoch on few images, and its metrics without changes."""
+    index, images = data
+    few = index.groupby("part").head(40).index.sort_values()
+    index, images = index.loc[few].reset_index(drop=True), images[few]
+
+    def metrics(**changes) -> pd.DataFrame:
+        return (
+            one_epoch((index, images), batch_size=20)
+            if not changes
+            else one_epoch((index, images), **{"batch_size": 20, **changes})
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield metrics, metrics()
+
+
+def test_weight_decay_differs_between_the_optimizers(one_epoch_metrics):
+    metrics, _ = one_epoch_metrics
+    found = [metrics(optimizer=o, weight_decay=0.1)["test_nll"][0] for o in ("adam", "adamw")]
+    assert found[0] != found[1]
+
+
+def test_exponential_schedule_is_nine_tenths_for_each_epoch():
+    config = replace(TINY, lr_schedule="exponential", lr=0.5, epochs=4)
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer, scheduler, steps_each_batch = make_optimizer([parameter], config, steps_per_epoch=3)
+    assert not steps_each_batch
+    for epoch in range(4):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 0.9**epoch)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_one_cycle_schedule_rises_to_the_rate_and_falls_to_nothing():
+    config = replace(TINY, lr=0.5, epochs=4)
+    optimizer, scheduler, steps_each_batch = make_optimizer(
+        [nn.Parameter(torch.zeros(1))], config, steps_per_epoch=25
+    )
+    assert steps_each_batch
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    peak = rates.index(max(rates))
+    assert 20 < peak < 40
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+def test_epochs_of_a_run_follow_the_schedule(data, runs, monkeypatch):
+    """The rate that the optimizer has in each epoch of a real run."""
+    rates = {}
+    plain = training.train_epoch
+
+    def spy(config, epoch, **given):
+        rates[epoch] = given["optimizer"].param_groups[0]["lr"]
+        return plain(config, epoch, **given)
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    train(replace(TINY, lr_schedule="exponential", lr=0.01), *data)
+    assert rates == pytest.approx({0: 0.01, 1: 0.009, 2: 0.0081})
+
+
+# Parts of the loop.
+
+
+@pytest.mark.parametrize("samples", [2, 3, 31, 32, 33, 64, 65, 97])
+def test_each_position_is_in_one_batch_and_no_batch_has_one(samples):
+    parts = batches(samples, 32, seed=1, epoch=2)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(samples))
+    sizes = [len(part) for part in parts]
+    assert min(sizes) > 1
+    assert max(sizes) <= 33
+    assert all(size >= 32 for size in sizes[:-1])
+
+
+def test_batches_depend_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return np.concatenate(batches(100, 32, seed, epoch)).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert len({tuple(order(*key)) for key in ((1, 2), (1, 3), (2, 2), (2, 1))}) == 4
+    assert order(0, 0) != list(range(100))
+
+
+class Recorder(nn.Module):
+    """A network that keeps what it is given; its logits tell left from right."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images)
+        return torch.stack([images[:, 0, :, 0].sum(1), images[:, 0, :, -1].sum(1)], dim=1)
+
+
+@pytest.mark.parametrize(("order", "passes"), [("joint", [10]), ("separate", [5, 5])])
+def test_second_view_is_the_mirror(order, passes):
+    views, model = torch.rand(5, 3, 4, 6), Recorder()
+    logits, flipped = two_view_logits(model, views, True, order)
+    assert [len(images) for images in model.seen] == passes
+    assert torch.equal(torch.cat(model.seen), torch.cat([views, views[..., [5, 4, 3, 2, 1, 0]]]))
+    assert torch.equal(logits, flipped[:, [1, 0]])
+    assert logits.shape == flipped.shape == (5, 2)
+
+
+def test_one_view_where_the_method_has_one():
+    views, model = torch.rand(5, 3, 4, 6), Recorder()
+    logits, flipped = two_view_logits(model, views, False, "joint")
+    assert flipped is None
+    assert len(model.seen) == 1
+    assert torch.equal(logits, model(views))
+
+
+def test_batch_statistics_are_shared_by_joint_views_alone():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(7))
+    views = torch.rand(8, 3, 6, 6) * torch.arange(6)
+    joint, _ = two_view_logits(model.train(), views, True, "joint")
+    separate, _ = two_view_logits(model, views, True, "separate")
+    assert not torch.allclose(joint, separate, atol=1e-3)
+    model.eval()
+    joint, _ = two_view_logits(model, views, True, "joint")
+    separate, _ = two_view_logits(model, views, True, "separate")
+    torch.testing.assert_close(joint, separate)
+
+
+def test_to_tensor_moves_the_channels():
+    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    tensor = to_tensor(images)
+    assert tensor.shape == (2, 3, 3, 4)
+    for n, c, y, x in np.ndindex(2, 3, 3, 4):
+        assert tensor[n, c, y, x] == images[n, y, x, c]
+
+
+def test_predict_equals_one_image_at_a_time(data):
+    images = data[1][:20]
+    model = build_model("resnet18_narrow16", 7, seed=0)
+    positions = np.array([7, 3, 19, 3])
+    found = predict(model, images, positions, "cpu")
+    assert found.dtype == np.float32
+    with torch.no_grad():
+        for row, position in zip(found, positions, strict=True):
+            logits = model.eval()(normalise(to_tensor(images[position : position + 1])))
+            np.testing.assert_allclose(row, logits.softmax(1)[0].numpy(), atol=1e-5)
+
+
+def test_non_finite_loss_raises_and_keeps_no_checkpoint(data, runs, monkeypatch):
+    config = replace(TINY, method="ce", epochs=1)
+    monkeypatch.setattr(
+        training, "two_view_logits", lambda model, views, *_: (model(views) * torch.inf, None)
+    )
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan in epoch 0: lower lr \(0\.003\)"
+    ):
+        train(config, *data)
+    assert not (config.folder / "checkpoint.pt").exists()
+    assert not (config.folder / "done").exists()
+
+
+def test_initial_weights_are_used(finished, data, runs):
+    weights = finished / "weights.safetensors"
+    config = replace(TINY, epochs=1, initial_weights=str(weights))
+    lines = []
+    from_weights = read_metrics(train(config, *data, report=lines.append))
+    assert lines[0].startswith("initial weights: weights@")
+    assert "['fc.bias', 'fc.weight']" in lines[0]
+    random_start = read_metrics(train(replace(TINY, epochs=1), *data))
+    assert from_weights["train_loss"][0] != random_start["train_loss"][0]
+
+
+# Devices.
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_without_a_device_says_so():
+    with pytest.raises(RuntimeError, match="no CUDA device; use 'auto' or 'cpu'"):
+        make_accelerator("cuda", "fp32")
+
+
+def test_cpu_is_the_cpu_even_where_there_is_a_gpu():
+    assert make_accelerator("cpu", "fp32").device.type == "cpu"
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_on_a_gpu(data, runs, precision):
+    config = replace(TINY, epochs=1, device="cuda", precision=precision)
+    metrics = read_metrics(train(config, *data))
+    assert np.isfinite(metrics["train_loss"][0])
+
+
+@pytest.mark.cuda
+def test_first_loss_on_a_gpu_is_that_of_the_cpu(data, runs):
+    """Before the weights have moved, the two differ by rounding alone."""
+    config = replace(TINY, epochs=1, batch_size=200)
+    on_cpu = read_metrics(train(config, *data))["train_loss"][0]
+    (config.folder / "done").unlink()
+    on_gpu = read_metrics(train(replace(config, device="cuda"), *data))["train_loss"][0]
+    assert on_gpu == pytest.approx(on_cpu, rel=0.02)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_resuming_on_a_gpu(data, runs, precision):
+    config = replace(TINY, device="cuda", precision=precision)
+
+    def stop(line: str):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(config, *data, report=stop)
+    metrics = read_metrics(train(config, *data))
+    assert metrics["epoch"].tolist() == [0, 1, 2]
+    assert np.isfinite(metrics["train_loss"]).all()
