@@ -1,5 +1,7 @@
 """One training run: it resumes bit by bit, records consistent facts, and no option is idle."""
 
+import copy
+import functools
 import json
 import multiprocessing
 import os
@@ -34,7 +36,7 @@ from nlalib.training import (
 )
 
 TINY = RunConfig(
-    train_images=120, test_images=40, image_size=16, epochs=3, batch_size=32, device="cpu"
+    train_images=180, test_images=40, image_size=16, epochs=3, batch_size=32, device="cpu"
 )
 RESULTS = ("metrics.csv", "predictions.parquet", "naw.parquet", "weights.safetensors")
 
@@ -80,11 +82,6 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "metrics.csv")
 
 
-def one_epoch(data, **changes) -> pd.DataFrame:
-    """Train the tiny run with other parameters; return its metrics."""
-    return read_metrics(train(replace(TINY, **{"epochs": 1, **changes}), *data))
-
-
 # What a finished run leaves.
 
 
@@ -113,14 +110,12 @@ def test_failure_before_the_end_leaves_no_done(data, runs, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(training, "save_file", fail)
-    config = replace(TINY, epochs=1)
-    with pytest.raises(OSError, match="disk full"):
-        train(config, *data)
+    config, lines = replace(TINY, epochs=1), []
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_file", fail)
+        with pytest.raises(OSError, match="disk full"):
+            train(config, *data)
     assert not (config.folder / "done").exists()
-    monkeypatch.undo()
-    os.environ["NLA_RUNS"] = str(runs)
-    lines = []
     train(config, *data, report=lines.append)
     assert lines == ["going on after epoch 1 of 1"]
     assert (config.folder / "done").exists()
@@ -234,12 +229,17 @@ def test_run_killed_at_random_moments_ends_with_the_same_bits(finished, data, ru
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nlalib.training"])
     chance, kills = random.Random(), 0
+
+    def epochs_begun() -> int:
+        return len(list((TINY.folder / "facts").glob("*.parquet")))
+
     while not (TINY.folder / "done").exists():
         process = context.Process(target=train_in_a_process, args=(TINY, runs, *data))
         process.start()
         if kills < 3:
-            # From the first epoch's file on, within about an epoch.
-            while not list((TINY.folder / "facts").glob("*.parquet")) and process.is_alive():
+            # Once it has got further by an epoch, within about the next one.
+            before = epochs_begun()
+            while epochs_begun() <= before and process.is_alive():
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.15))
             process.kill()
@@ -293,15 +293,16 @@ def one_epoch_metrics(data, tmp_path_factory):
     few = index.groupby("part").head(40).index.sort_values()
     index, images = index.loc[few].reset_index(drop=True), images[few]
 
+    built = functools.cache(build_model)
+
     def metrics(**changes) -> pd.DataFrame:
-        return (
-            one_epoch((index, images), batch_size=20)
-            if not changes
-            else one_epoch((index, images), **{"batch_size": 20, **changes})
-        )
+        config = replace(TINY, **{"epochs": 1, "batch_size": 20, **changes})
+        return read_metrics(train(config, index, images))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
+        # Building a network takes longer than training it here.
+        patch.setattr(training, "build_model", lambda *given: copy.deepcopy(built(*given)))
         yield metrics, metrics()
 
 

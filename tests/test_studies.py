@@ -1,0 +1,161 @@
+"""A study's file: mistakes are refused before any work, and the workflow asks for its runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+from papermill.cli import papermill as papermill_command
+
+from nlalib.paths import ROOT
+from nlalib.runs import RunConfig
+from nlalib.studies import read_study, training_command
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SOUND = {
+    "study": "small",
+    "title": "A small study",
+    "notebooks": {"01_face_alignment": {"faces": 3}, "02_dataset_statistics": None},
+    "fixed": {"train_images": 100, "epochs": 2},
+    "grid": {"method": ["ce", "nla"], "seed": [0, 1, 2]},
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a study from its content, or from text."""
+
+    def read(content):
+        path = tmp_path / "small.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return read_study(path)
+
+    return read
+
+
+def test_every_combination_is_one_run(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
+    study = read(SOUND)
+    wanted = [
+        RunConfig(train_images=100, epochs=2, method=method, seed=seed)
+        for method in ("ce", "nla")
+        for seed in (0, 1, 2)
+    ]
+    assert study.runs == {config.run_id: config for config in wanted}
+    assert study.notebooks == {"01_face_alignment": {"faces": 3}, "02_dataset_statistics": {}}
+    assert (study.name, study.title) == ("small", "A small study")
+    assert study.folder == tmp_path / "runs" / "study-small"
+
+
+def test_study_without_grid_is_one_run(read):
+    study = read({**SOUND, "grid": None, "notebooks": None})
+    assert list(study.runs.values()) == [RunConfig(train_images=100, epochs=2)]
+    assert study.notebooks == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"notebook": {}}, "unknown key 'notebook'; did you mean 'notebooks'"),
+        ({"study": 5}, "parameter study is 5 of type int; expected str"),
+        ({"study": "a/b"}, "study is 'a/b'; it names files"),
+        ({"grid": [1]}, "parameter grid is .* expected dict"),
+        ({"notebooks": ["01_face_alignment"]}, "parameter notebooks is .* expected dict"),
+        ({"notebooks": {"01_face_aligment": {}}}, "notebook '01_face_aligment'; did you mean '01_"),
+        ({"fixed": {"seed": 1}}, "seed stands both in fixed and in grid"),
+        ({"fixed": {"epoch": 1}}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+        ({"fixed": {"lr": "1e-4"}}, r"YAML reads 1e-4 as text: write 1\.0e-4"),
+        ({"grid": {"method": ["ce", "nlq"]}}, "unknown method 'nlq'; known are ce, nla"),
+        ({"grid": {"method": "ce"}}, "grid: method is 'ce'; expected a list"),
+        ({"grid": {"method": []}}, r"grid: method is \[\]; expected a list"),
+        ({"grid": {"seed": [0, 1, 0]}}, "grid: 3 combinations are only 2 runs"),
+    ],
+)
+def test_mistake_is_refused_and_names_the_file(read, change, message):
+    with pytest.raises((ValueError, TypeError), match=rf"small\.yaml: .*{message}"):
+        read({**SOUND, **change})
+
+
+@pytest.mark.parametrize("key", SOUND)
+def test_missing_key(read, key):
+    with pytest.raises(ValueError, match=rf"small\.yaml: missing key {key}"):
+        read({name: value for name, value in SOUND.items() if name != key})
+
+
+def test_file_that_is_no_study(read):
+    with pytest.raises(ValueError, match="holds no mapping"):
+        read("just text")
+    with pytest.raises(ValueError, match=r"small\.yaml is no YAML"):
+        read("study: [1")
+
+
+def test_missing_file_lists_the_studies():
+    with pytest.raises(FileNotFoundError, match=r"no study at configs/embeded\.yaml") as caught:
+        read_study("configs/embeded.yaml")
+    assert CONFIGS
+    assert all(f"configs/{path.name}" in str(caught.value) for path in CONFIGS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_committed_study(path):
+    study, content = read_study(path), yaml.safe_load(path.read_text())
+    number = 1
+    for values in content["grid"].values():
+        number *= len(values)
+    assert len(study.runs) == number
+    assert study.name == path.stem
+    for config in study.runs.values():
+        for name, value in content["fixed"].items():
+            assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "ce", "seed": 3, "lr": 1.0e-5, "weight_decay": 0.0},
+        {"method_settings": {"variant": "v_naw", "trade_off": 1.0e-5}},
+        {"data_root": "my data/it's here", "dataset": "ferplus"},
+        {"data_root": "2024", "dataset": "ferplus"},
+    ],
+    ids=str,
+)
+def test_command_gives_the_same_run(changes, monkeypatch):
+    """Its words go through papermill's own command line, up to where it would execute."""
+    config, given = RunConfig(**changes), {}
+    monkeypatch.setattr("papermill.cli.execute_notebook", lambda **all_: given.update(all_))
+    prepare, _, command = training_command(config).partition(" && ")
+    assert prepare == "mkdir -p runs"
+    program, *words = shlex.split(command)
+    assert program == "papermill"
+    papermill_command.main(words, standalone_mode=False)
+    assert given["input_path"] == "notebooks/04_training.ipynb"
+    assert given["output_path"] == f"runs/{config.run_id}.ipynb"
+    assert RunConfig.from_parameters(given["parameters"]) == config
+    assert set(given["parameters"]) == set(changes)
+
+
+def test_workflow_trains_what_is_not_done(tmp_path):
+    """A dry run of snakemake counts the jobs; a run that is done is not among them."""
+    study = read_study("configs/embedded.yaml")
+    done = tmp_path / next(iter(study.runs)) / "done"
+    done.parent.mkdir()
+    done.touch()
+    finished = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nolock", "--quiet"],
+        cwd=ROOT,
+        env={**os.environ, "NLA_RUNS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = finished.stdout + finished.stderr
+    assert finished.returncode == 0, report
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", report, flags=re.MULTILINE))
+    assert int(counts["train"]) == len(study.runs) - 1 == 5
+    assert int(counts["notebook"]) == len(study.notebooks)
+    assert counts["results"] == counts["report"] == "1"
+    assert [path.name for path in tmp_path.iterdir()] == [done.parent.name]
