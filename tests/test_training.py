@@ -25,6 +25,7 @@ from nlalib.labels import expressions
 from nlalib.models import build_model
 from nlalib.runs import RunConfig
 from nlalib.training import (
+    Progress,
     batches,
     make_accelerator,
     make_optimizer,
@@ -36,7 +37,7 @@ from nlalib.training import (
 )
 
 TINY = RunConfig(
-    train_images=180, test_images=40, image_size=16, epochs=3, batch_size=32, device="cpu"
+    train_images=180, test_images=40, image_size=16, epochs=3, batch_size=64, device="cpu"
 )
 RESULTS = ("metrics.csv", "predictions.parquet", "naw.parquet", "weights.safetensors")
 
@@ -86,7 +87,7 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 
 def test_finished_run_holds_its_files_and_nothing_that_only_a_resumption_needs(finished):
-    wanted = {"config.json", "environment.json", "timing.csv", "done", *RESULTS}
+    wanted = {".lock", "config.json", "environment.json", "timing.csv", "done", *RESULTS}
     assert {file.name for file in finished.iterdir()} == wanted
     assert finished.name == TINY.run_id
     config = json.loads((finished / "config.json").read_text())
@@ -117,7 +118,7 @@ def test_failure_before_the_end_leaves_no_done(data, runs, monkeypatch):
             train(config, *data)
     assert not (config.folder / "done").exists()
     train(config, *data, report=lines.append)
-    assert lines == ["going on after epoch 1 of 1"]
+    assert lines == ["device cpu, precision fp32", "going on after epoch 1 of 1"]
     assert (config.folder / "done").exists()
 
 
@@ -137,6 +138,34 @@ def test_facts_agree_with_each_other(finished):
     assert (facts["p_nn"] >= (1 - facts["p_gt"]) / 6 - 1e-6).all()
     accuracy = (facts["p_gt"] >= facts["p_nn"]).groupby(facts["epoch"]).mean()
     np.testing.assert_allclose(read_metrics(finished)["train_accuracy"], accuracy)
+
+
+def test_facts_stand_beside_their_own_image(data, runs):
+    """One batch of all images, unchanged: a first pass outside the loop gives the same facts."""
+    index, images = data
+    config = replace(TINY, epochs=1, batch_size=200, augmentation="none", method="ce")
+    facts = pd.read_parquet(train(config, index, images) / "naw.parquet").set_index("image_id")
+    positions = np.flatnonzero(index["part"] == "train")
+    network = build_model(config.backbone, 7, config.seed).train()
+    with torch.no_grad():
+        rows = network(normalise(to_tensor(images[positions]))).softmax(dim=1).tolist()
+    for position, row in zip(positions, rows, strict=True):
+        label = row.pop(index["label"][position])
+        fact = facts.loc[index["image_id"][position]]
+        assert (fact["p_gt"], fact["p_nn"]) == pytest.approx((label, max(row)), abs=1e-4)
+    assert facts["p_gt"].std() > 0.01
+
+
+def test_predictions_are_kept_of_epochs_that_a_rule_may_still_pick():
+    validation, test = [0.5, 0.9, 0.9, 0.1], [0.7, 0.2, 0.7, 0.3]
+    progress, kept = Progress(0, [], [], {}), []
+    for epoch, accuracies in enumerate(zip(validation, test, strict=True)):
+        names = ("validation_overall_accuracy", "test_overall_accuracy")
+        progress.metrics.append({"epoch": epoch, **dict(zip(names, accuracies, strict=True))})
+        progress.predictions[epoch] = {}
+        training._keep_selected(progress)
+        kept.append(sorted(progress.predictions))
+    assert kept == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
 
 
 def test_predictions_are_those_of_the_selected_epochs_and_give_the_metrics(finished, data):
@@ -183,11 +212,25 @@ def test_labels_of_the_test_images_do_not_reach_the_training(finished, data, run
 # Repetition and resumption.
 
 
+def test_second_run_in_the_same_folder_is_refused(data, runs):
+    """Inside the first one's report, while it trains; afterwards the folder is free."""
+    config, refusals = replace(TINY, epochs=1), []
+
+    def try_again(line: str):
+        with pytest.raises(RuntimeError, match=f"another process is training {config.run_id}"):
+            train(config, *data)
+        refusals.append(line)
+
+    folder = train(config, *data, report=try_again)
+    assert len(refusals) == 2
+    assert train(config, *data) == folder
+
+
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [1, 3])
 def test_run_stopped_after_an_epoch_ends_with_the_same_bits(finished, data, runs, epoch):
     def stop(line: str):
         if f"epoch {epoch}/" in line:
@@ -203,8 +246,8 @@ def test_run_stopped_after_an_epoch_ends_with_the_same_bits(finished, data, runs
     np.random.seed(epoch)  # noqa: NPY002
     lines = []
     folder = train(TINY, *data, report=lines.append)
-    assert lines[0] == f"going on after epoch {epoch} of 3"
-    assert len(lines) == 1 + 3 - epoch
+    assert lines[1] == f"going on after epoch {epoch} of 3"
+    assert len(lines[2:]) == 3 - epoch
     assert results_of(folder) == results_of(finished)
     assert {f.name for f in folder.iterdir()} == {f.name for f in finished.iterdir()}
 
@@ -458,8 +501,8 @@ def test_initial_weights_are_used(finished, data, runs):
     config = replace(TINY, epochs=1, initial_weights=str(weights))
     lines = []
     from_weights = read_metrics(train(config, *data, report=lines.append))
-    assert lines[0].startswith("initial weights: weights@")
-    assert "['fc.bias', 'fc.weight']" in lines[0]
+    assert lines[1].startswith("initial weights: weights@")
+    assert "['fc.bias', 'fc.weight']" in lines[1]
     random_start = read_metrics(train(replace(TINY, epochs=1), *data))
     assert from_weights["train_loss"][0] != random_start["train_loss"][0]
 
