@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from nlalib.affectnet import read_affectnet
 from nlalib.ferplus import read_ferplus
 from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.paths import resolve
+from nlalib.rafdb import read_rafdb
 from nlalib.rendered import rendered_index
 from nlalib.runs import RunConfig
 
@@ -41,18 +43,7 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     ValueError
         If there are fewer images than asked for, or too few of a class to hold some out.
     """
-    if config.dataset == "rendered":
-        index = rendered_index(
-            train=config.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
-            test=config.test_images or sum(RAFDB_TEST_COUNTS.values()),
-            seed=config.data_seed,
-            flip_rate=config.noise_rate,
-        )
-        dropped = pd.DataFrame({"split": [], "reason": [], "images": []})
-    else:
-        index, dropped = read_ferplus(
-            dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
-        )
+    index, dropped = _READERS[config.dataset](config)
     train = index[index["split"] == "train"]
     test = index[index["split"] == "test"]
     if config.dataset != "rendered":
@@ -62,6 +53,29 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
     index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
     return index.reset_index(drop=True), dropped
+
+
+def _read_rendered(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    index = rendered_index(
+        train=config.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
+        test=config.test_images or sum(RAFDB_TEST_COUNTS.values()),
+        seed=config.data_seed,
+        flip_rate=config.noise_rate,
+    )
+    return index, pd.DataFrame({"split": [], "reason": [], "images": []})
+
+
+# Each takes the run's parameters and returns (index, dropped).
+_READERS = {
+    "rendered": _read_rendered,
+    "ferplus": lambda config: read_ferplus(
+        dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
+    ),
+    "rafdb": lambda config: read_rafdb(dataset_root(config)),
+    "affectnet": lambda config: read_affectnet(
+        dataset_root(config), num_classes=config.num_classes
+    ),
+}
 
 
 def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ from nlalib.votes import LABEL_RULES
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 RESULTS_VERSION = 1
-DATASETS = ("rendered", "ferplus")
+DATASETS = ("rendered", "ferplus", "rafdb", "affectnet")
 # Where a run reads, writes and computes does not change what it computes.
 _NOT_IDENTITY = ("data_root", "initial_weights", "device")
 
@@ -101,11 +101,13 @@ class RunConfig:
         if not 0 <= self.noise_rate < 1:
             raise ValueError(f"noise_rate is {self.noise_rate}; it must be from 0 to below 1")
         # No parameter may change a run's id alone and nothing else.
-        if self.dataset == "rendered" and self.label_rule != "argmax":
+        if self.dataset != "ferplus" and self.label_rule != "argmax":
             raise ValueError(
-                f"label_rule is {self.label_rule!r}; rendered faces always take the most frequent "
-                "vote: leave it at 'argmax'"
+                f"label_rule is {self.label_rule!r}, which is for FERPlus: the labels of "
+                f"{self.dataset} are given; leave it at 'argmax'"
             )
+        if self.dataset == "rafdb" and self.num_classes != 7:
+            raise ValueError(f"num_classes is {self.num_classes}; RAF-DB's basic part has 7")
         if self.dataset != "rendered" and self.noise_rate:
             raise ValueError(
                 f"noise_rate is {self.noise_rate}, which is for rendered faces: {self.dataset} "
@@ -126,9 +128,13 @@ class RunConfig:
 
     @property
     def identity(self) -> dict:
-        """What changes the result: the parameters without places and devices."""
+        """What changes the result: the parameters without places and devices.
+
+        Initial weights count by their content: a renamed copy of the file is the same.
+        """
         kept = {name: v for name, v in asdict(self).items() if name not in _NOT_IDENTITY}
-        return {**kept, "initialisation": self.initialisation, "results_version": RESULTS_VERSION}
+        weights = self.initialisation.rpartition("@")[2]
+        return {**kept, "initialisation": weights, "results_version": RESULTS_VERSION}
 
     @property
     def run_id(self) -> str:

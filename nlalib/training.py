@@ -37,12 +37,18 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     Raises
     ------
     RuntimeError
-        If "cuda" is asked for and there is none.
+        If "cuda" is asked for and there is none, or if started as several processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
-    return Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
+    if accelerator.num_processes > 1:
+        raise RuntimeError(
+            f"started as {accelerator.num_processes} processes, but a run is one process yet: "
+            "start it plainly, and use several devices for several runs"
+        )
+    return accelerator
 
 
 def make_optimizer(parameters, config: RunConfig, steps_per_epoch: int):
@@ -137,6 +143,13 @@ def train(
     -------
     pathlib.Path
         The run's folder. A folder that is already `done` is returned at once.
+
+    Raises
+    ------
+    RuntimeError
+        If another process is training in the run's folder, or "cuda" is asked for in vain.
+    FloatingPointError
+        If an epoch's mean loss is not finite.
 
     Notes
     -----

@@ -15,10 +15,10 @@ settings.load_profile("nla")
 # with the Agg backend a notebook would show no figures.
 @pytest.fixture(scope="session", autouse=True)
 def _keep_figures_off_the_screen_and_out_of_the_project(tmp_path_factory):
-    """Tests open no window; figures and decoded images that they make go to a temporary folder."""
+    """Tests open no window; figures, decoded images and runs go to a temporary folder."""
     matplotlib.use("Agg")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("NLA_FIGURES", "NLA_CACHE"):
+        for name in ("NLA_FIGURES", "NLA_CACHE", "NLA_RUNS"):
             if name not in os.environ:
                 patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
         yield

@@ -128,7 +128,7 @@ def test_value_out_of_range_is_refused(name, value):
 
 
 def test_parameters_without_effect_are_refused():
-    with pytest.raises(ValueError, match="label_rule is 'majority'; rendered faces"):
+    with pytest.raises(ValueError, match="label_rule is 'majority', which is for FERPlus"):
         RunConfig(label_rule="majority")
     with pytest.raises(ValueError, match=r"noise_rate is 0\.1, which is for rendered"):
         RunConfig(dataset="ferplus", noise_rate=0.1)

@@ -1,0 +1,205 @@
+"""RAF-DB's basic set (one of seven expressions an image), read into an index.
+
+The set itself is read (Li, Deng, Du 2017), not its copies. One file holds the labels (the set
+spells it "patition"), the names say the split. The set's landmarks are pixels of the original
+images, so aligned ones have none; left and right are taken as the viewer sees them, as published
+code that aligns by them does.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from nlalib.index import LANDMARK_COLUMNS, check_index
+from nlalib.labels import RAFDB_CODES, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
+
+LABEL_FILE = "EmoLabel/list_patition_label.txt"
+ANNOTATIONS, ANNOTATION_END = "Annotation/manual", "_manu_attri.txt"
+COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
+# So few listed names without a file, or files without a label, are counted; more is an error.
+TOLERATED_SHARE = 0.01
+NO_FILE, NO_LABEL = "listed without a file", "file without a label"
+NO_LANDMARKS = "kept, but without an annotation file: no image gets landmarks"
+LAYOUT = f"""\
+expected, as the set's folder basic/ has it,
+  <root>/
+    {LABEL_FILE}
+    Image/aligned/train_00001_aligned.jpg ...
+    Image/original/train_00001.jpg ...                   (read with aligned=False)
+    {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)"""
+
+
+def read_rafdb(
+    root: str | os.PathLike, *, aligned: bool = True, label_list: str | os.PathLike | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read RAF-DB's basic set into an index.
+
+    Parameters
+    ----------
+    root : path
+        The folder `basic/`, laid out as `LAYOUT` says.
+    aligned : bool
+        Whether to read the set's own aligned faces or the original photographs.
+    label_list : path, optional
+        A file in the form of the set's own, with noisy or fewer training labels.
+
+    Returns
+    -------
+    index : pandas.DataFrame
+        As `nlalib.index` describes, sorted by split and name; original images with landmarks,
+        unless one of their annotation files is missing.
+    dropped : pandas.DataFrame
+        Columns `split`, `reason`, `images`. With the reason `NO_LANDMARKS`, they are in the index.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a part is missing, or is not of the set's form.
+    """
+    root, kind = Path(root), "aligned" if aligned else "original"
+    _check_root(root)
+    official = labels = _read_labels(root / LABEL_FILE)
+    if label_list is not None:
+        labels = _read_labels(Path(label_list))
+        differing = {name for name, _ in official.items() ^ labels.items() if name[:4] == "test"}
+        if differing:
+            raise ValueError(
+                f"{len(differing):,} test labels of {label_list} are not those of {LABEL_FILE}, "
+                f"first {min(differing)}.jpg: no result on noisy test labels is comparable; take "
+                "the test lines from the set's own file"
+            )
+    files = _list_images(root, kind)
+    listed = pd.DataFrame(labels.items(), columns=["image_id", "label"])
+    joined = listed.merge(files, on="image_id", how="outer", indicator=True)  # Sorts by name.
+    joined["split"] = joined["image_id"].str.extract("^(train|test)_")[0].fillna("unknown")
+    no_file, no_label = (joined[joined["_merge"] == f"{side}_only"] for side in ("left", "right"))
+    if len(no_file) > TOLERATED_SHARE * len(labels):
+        raise FileNotFoundError(
+            f"{len(no_file):,} of {len(labels):,} listed images are not in {root / 'Image' / kind},"
+            f" first {no_file['image_id'].iloc[0]}.jpg: unpack the whole of {kind}.zip again"
+        )
+    unlisted = files.loc[~files["image_id"].isin(official.keys()), "path"]
+    if len(unlisted) > TOLERATED_SHARE * len(files):
+        raise ValueError(
+            f"{len(unlisted):,} of {len(files):,} images are not in {root / LABEL_FILE}, first "
+            f"{unlisted.iloc[0]}: the list is cut short; expected 12,271 + 3,068 lines"
+        )
+    train_first = {"by": "split", "ascending": False, "kind": "stable", "ignore_index": True}
+    index = joined.loc[joined["_merge"] == "both", ["image_id", "path", "split", "label"]]
+    index = index.astype({"label": "int64"}).sort_values(**train_first)
+    reasons = [no_file.assign(reason=NO_FILE), no_label.assign(reason=NO_LABEL)]
+    if not aligned:
+        annotated = _list(root / ANNOTATIONS, ANNOTATION_END)
+        is_annotated = (index["image_id"] + ANNOTATION_END).isin(annotated)
+        reasons.append(index[~is_annotated].assign(reason=NO_LANDMARKS))
+        if is_annotated.all():
+            names = zip(index["image_id"], index["path"], strict=True)
+            index[LANDMARK_COLUMNS] = [_read_landmarks(root, *name) for name in names]
+    dropped = pd.concat(reasons).groupby(["split", "reason"]).size().reset_index(name="images")
+    return check_index(index, 7), dropped.sort_values(**train_first)
+
+
+def count_differences(index: pd.DataFrame) -> pd.DataFrame:
+    """Return where the images of a split and class are not as many as published.
+
+    Columns `split`, `expression`, `expected`, `found`; no rows if all agree. Noisy training
+    labels differ, as they should.
+    """
+    found = index.value_counts(["split", "label"]).to_dict()
+    table = pd.DataFrame(
+        [(split, name, count) for split in COUNTS for name, count in COUNTS[split].items()],
+        columns=["split", "expression", "expected"],
+    )
+    keys = zip(table["split"], table["expression"].map(class_id), strict=True)
+    table["found"] = [found.get(key, 0) for key in keys]
+    return table[table["expected"] != table["found"]].reset_index(drop=True)
+
+
+def _check_root(root: Path) -> None:
+    if (root / LABEL_FILE).is_file():
+        return
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; {LAYOUT}")
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    above = list(root.absolute().parents)[:2]
+    for near in [*above, *below, *(path / "basic" for path in below)]:
+        if (near / LABEL_FILE).is_file():
+            raise FileNotFoundError(f"{root} is not RAF-DB's root, {near} is: pass root='{near}'")
+    for copy in [root.parent, root, *below]:
+        if all((copy / split / code).is_dir() for split in COUNTS for code in "1234567"):
+            images = [sum(len(_list(copy / s / c, ".jpg")) for c in "1234567") for s in COUNTS]
+            raise FileNotFoundError(
+                f"{copy} has class folders 1..7 under train/ and test/ with {images[0]:,} and "
+                f"{images[1]:,} images: another set than RAF-DB's 12,271 and 3,068 (such copies are"
+                f" re-aligned, some with 12,175); ask the owners for the set itself; {LAYOUT}"
+            )
+    holds = f"{root} {_contents(root)}; EmoLabel/ {_contents(root / 'EmoLabel')}"
+    raise FileNotFoundError(f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}")
+
+
+def _contents(folder: Path) -> str:
+    if not folder.is_dir():
+        return "is missing"
+    names = sorted(os.listdir(folder))
+    more = f" and {len(names) - 8:,} more" * (len(names) > 8)
+    return f"holds {', '.join(names[:8]) or 'nothing'}{more}"
+
+
+def _list(folder: Path, end: str) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # One scan; a leading dot is what macOS puts into archives.
+        names = [entry.name for entry in entries]
+    return [name for name in names if name.lower().endswith(end) and name[0] != "."]
+
+
+def _list_images(root: Path, kind: str) -> pd.DataFrame:
+    folder = root / "Image" / kind
+    names = _list(folder, ".jpg")
+    if not names:
+        holds = f"it {_contents(folder)}, Image/ {_contents(folder.parent)}"
+        raise FileNotFoundError(
+            f"no JPEG in {folder}: {holds}; unpack {kind}.zip to Image/{kind}/ itself; {LAYOUT}"
+        )
+    ids = [name[:-4].lower().removesuffix("_aligned") for name in names]
+    return pd.DataFrame({"image_id": ids, "path": [f"Image/{kind}/{name}" for name in names]})
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no label list {path}; name a file like {LABEL_FILE}")
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    labels = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        form = re.fullmatch(r"((?:train|test)_\d+)\.jpg\s+(\d+)", line, re.IGNORECASE)
+        if line and (form is None or form[1].lower() in labels):
+            what = "has a third column" if len(line.split()) > 2 else "is of another form"
+            raise ValueError(
+                f"line {number} of {path} {'repeats a name' if form else what}: {line[:60]!r}; "
+                "expected a line an image, name and code alone, 'train_00001.jpg 5': take out "
+                "what is not the label"
+            )
+        labels |= {form[1].lower(): int(form[2])} if line else {}
+    unknown = sorted(set(labels.values()) - set(RAFDB_CODES))
+    if unknown:
+        raise ValueError(
+            f"{path} has codes {unknown[:5]}; RAF-DB's are 1..7, {', '.join(COUNTS['train'])}. "
+            "0..6 is another set's order or a shifted copy, more than 7 the compound set: take the "
+            "basic set's own list"
+        )
+    return {name: class_id(RAFDB_CODES[code]) for name, code in labels.items()}
+
+
+def _read_landmarks(root: Path, image_id: str, image_path: str) -> np.ndarray:
+    path = root / ANNOTATIONS / f"{image_id}{ANNOTATION_END}"
+    lines = path.read_text(errors="replace").splitlines()[:5]
+    try:
+        points = np.array([line.split() for line in lines], dtype=np.float64).reshape(5, 2)
+    except ValueError as error:
+        raise ValueError(f"{path} starts with {lines}; expected five lines 'x y'") from error
+    with Image.open(root / image_path) as image:  # Reads the header, not the pixels.
+        return (points / image.size).ravel()
