@@ -38,7 +38,8 @@ help:  ## this list
 	@echo "  CONFIG=$(CONFIG)  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)"
 
 study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
-	@$(IN_VENV) OMP_NUM_THREADS=1 $(STUDY) && python -m nlalib show $(CONFIG)
+	@$(IN_VENV) export OMP_NUM_THREADS=1; \
+	python -m nlalib check $(CONFIG) && $(STUDY) && python -m nlalib show $(CONFIG)
 
 publish: $(VENV)/.installed  ## copy a finished study's table and figures to results/ and figures/
 	@$(IN_VENV) python -m nlalib publish $(CONFIG)
@@ -65,8 +66,10 @@ test: $(VENV)/.installed  ## style, unit tests, then every notebook against its 
 lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab
 	@$(IN_VENV) jupyter lab
 
+# In a folder of its own for runs, so that 04 trains and does not find its run done.
 notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
-	@$(IN_VENV) OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= \
+	@$(IN_VENV) folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= NLA_RUNS="$$folder" \
 		python scripts/execute_notebooks.py $(NOTEBOOKS)
 
 lock:  ## remake constraints.txt from pyproject.toml with the newest versions that fit

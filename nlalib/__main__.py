@@ -1,5 +1,6 @@
 """`python -m nlalib`: what the Makefile and the workflow do with tables.
 
+check CONFIG     read the data sets of the runs that are still to do; an error says what is amiss
 collect CONFIG   write the study's long table from its finished runs
 show CONFIG      print the study's table and say where its figures and notebooks are
 publish CONFIG   copy the study's table and figures to results/ and figures/, to be committed
@@ -13,12 +14,24 @@ from pathlib import Path
 
 import pandas as pd
 
+from nlalib.datasets import dataset_parameters, load_dataset
 from nlalib.paths import ROOT, display_path
 from nlalib.runs import write_atomically
 from nlalib.studies import Study, read_study
 from nlalib.tables import headline, markdown, study_table
 
 _BEGIN, _END = "<!-- headline table: made by `make readme` -->", "<!-- end of headline table -->"
+
+
+def check(config: str) -> None:
+    """Read each data set that unfinished runs need: a wrong folder shows before any work."""
+    unfinished = [run for run in read_study(config).runs.values() if not run.is_done]
+    # Rendered faces are made and not read. Runs of a grid mostly share one data set.
+    of_files = [run for run in unfinished if run.dataset != "rendered"]
+    for run in {dataset_parameters(run): run for run in of_files}.values():
+        index, dropped = load_dataset(run)
+        counts = ", ".join(f"{n:,} {part}" for part, n in index["part"].value_counts().items())
+        print(f"{run.dataset}: {counts}; {dropped['images'].sum():,} images dropped")
 
 
 def collect(config: str) -> None:
@@ -92,7 +105,7 @@ def readme() -> None:
     path.write_text(f"{before}{_BEGIN}\n\n{headline_section()}\n\n{_END}{after}")
 
 
-COMMANDS = {"collect": collect, "show": show, "publish": publish}
+COMMANDS = {"check": check, "collect": collect, "show": show, "publish": publish}
 
 
 def main() -> int:

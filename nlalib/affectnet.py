@@ -60,8 +60,9 @@ def read_affectnet(
         As `nlalib.index` describes, sorted by split and name. It has no landmarks: the csv files
         give them in pixels of photographs of unknown size. See `affectnet_boxes_and_points`.
     dropped : pandas.DataFrame
-        What is not in the index: columns `split`, `reason`, `images`. Images that no csv file
-        lists are not looked for.
+        What is not in the index: columns `split`, `reason` ("contempt", "none", "uncertain",
+        "no face", `REPEATED`, `NO_FILE`, `NO_LABEL`), `images`. Images that no csv file lists are
+        not looked for.
 
     Raises
     ------
@@ -163,13 +164,24 @@ def _check_codes(codes: pd.Series, source: Path) -> pd.Series:
     return pd.to_numeric(codes).astype("int64")
 
 
-def _five_points(values, source: str) -> np.ndarray:
+def _parse_points(text: str, image_id: str) -> np.ndarray:
     try:
-        points = np.asarray(values, dtype=np.float64).reshape(68, 2)
+        return _check_points(np.fromstring(text.strip("; "), sep=";"))
     except ValueError as error:
-        raise ValueError(f"landmarks of {source} are not 68 points x, y: {error}") from error
-    eyes = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
-    return np.concatenate([*eyes, points[30], points[48], points[54]])
+        raise ValueError(f"landmarks of {image_id}, {text[:20]!r} ..: {error}") from error
+
+
+def _check_points(values: np.ndarray) -> np.ndarray:
+    if values.size != 136:
+        raise ValueError(f"{values.size} numbers, expected 68 points x, y: unpack the file again")
+    return values.astype(np.float64).ravel()
+
+
+def _five_points(values: np.ndarray | list) -> np.ndarray:
+    """Return (N, 10), the coordinates of five points, from (N, 136), those of 68."""
+    points = np.reshape(values, (-1, 68, 2))
+    eyes = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
+    return np.concatenate([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
 
 
 def _read_csv(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
@@ -213,16 +225,17 @@ def _list_csv_rows(root: Path) -> pd.DataFrame:
 
 
 def _read_csv_points(root: Path, wanted: set[str]) -> pd.DataFrame:
-    tables, none = [], [np.nan] * len(POINT_COLUMNS)
+    tables, none = [], np.full(136, np.nan)
     for file in CSV_FILES:
         for chunk in _read_csv(root / file, [*BOX_COLUMNS, POINTS]):
-            chunk = chunk[chunk.index.isin(wanted)]
+            # Not `isin`, which hashes all of `wanted` anew for each chunk.
+            chunk = chunk[[image_id in wanted for image_id in chunk.index]]
             points = [
-                none if pd.isna(text) else _five_points(text.strip("; ").split(";"), image_id)
+                _parse_points(text, image_id) if isinstance(text, str) else none
                 for image_id, text in chunk[POINTS].items()
             ]
             table = chunk[BOX_COLUMNS].apply(pd.to_numeric, errors="coerce").astype("float64")
-            table[POINT_COLUMNS] = np.reshape(points, (-1, len(none)))
+            table[POINT_COLUMNS] = _five_points(points)
             tables.append(table)
     found = pd.concat(tables)
     return found[~found.index.duplicated()]
@@ -281,7 +294,7 @@ def _list_sets(root: Path) -> pd.DataFrame:
 def _read_set_points(root: Path, wanted: set[str]) -> pd.DataFrame:
     listed = wanted & _list_annotations(root, "_exp.npy").keys()
     files = {i: file for i, file in _list_annotations(root, "_lnd.npy").items() if i in listed}
-    points = _read_npy(files, lambda content: _five_points(_decode(content), "the file"))
+    points = _read_npy(files, lambda content: _five_points(_check_points(_decode(content)))[0])
     found = pd.DataFrame.from_dict(points, orient="index", columns=POINT_COLUMNS)
     boxes = pd.DataFrame([[0.0, 0.0, 224.0, 224.0]], index=sorted(listed), columns=BOX_COLUMNS)
     return boxes.join(found)

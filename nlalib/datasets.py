@@ -23,6 +23,22 @@ def dataset_root(config: RunConfig) -> Path:
     return resolve(config.data_root or f"data/{config.dataset}")
 
 
+def dataset_parameters(config: RunConfig) -> tuple:
+    """Return the parameters that `load_dataset` looks at: runs that share them share an index."""
+    names = (
+        "dataset",
+        "data_root",
+        "label_rule",
+        "num_classes",
+        "train_images",
+        "test_images",
+        "data_seed",
+        "noise_rate",
+        "held_out",
+    )
+    return tuple(getattr(config, name) for name in names)
+
+
 def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the index of a run and a table of what the set's label rule dropped.
 

@@ -148,6 +148,11 @@ class RunConfig:
         """The run's folder."""
         return runs_folder() / self.run_id
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished: its last file is there."""
+        return (self.folder / "done").exists()
+
 
 def checked_type(name: str, value, expected: type):
     """Return `value` as `expected`; TypeError unless it is one (a whole number may be a float)."""

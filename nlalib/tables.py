@@ -57,7 +57,7 @@ def study_table(study: Study) -> pd.DataFrame:
         command that makes it.
     """
     for config in study.runs.values():
-        if not (config.folder / "done").exists():
+        if not config.is_done:
             raise FileNotFoundError(
                 f"run {config.run_id} of study {study.name} is not done; make it with\n"
                 f"  {training_command(config)}"

@@ -159,7 +159,7 @@ def train(
     report = report or (lambda line: None)
     folder = config.folder
     with locked(folder):
-        if (folder / "done").exists():
+        if config.is_done:
             report(f"already done: {config.run_id}")
         else:
             _train(config, index, images, report)

@@ -352,11 +352,16 @@ def test_landmarks_that_are_not_68_points_are_refused(tmp_path):
     index, _ = read_affectnet(write_csv(tmp_path / "a"))
     first = ";".join(map(str, points_of(0).ravel().tolist()))
     replace_in(tmp_path / "a" / "training.csv", first, "1.0;2.0")
-    with pytest.raises(ValueError, match="landmarks of 3/a00 are not 68 points"):
+    with pytest.raises(
+        ValueError, match=r"landmarks of 3/a00, '1.0;2.0' .* 2 numbers, expected 68"
+    ):
+        affectnet_boxes_and_points(tmp_path / "a", index)
+    replace_in(tmp_path / "a" / "training.csv", "1.0;2.0", f"{first};x")
+    with pytest.raises(ValueError, match="landmarks of 3/a00"):
         affectnet_boxes_and_points(tmp_path / "a", index)
     index, _ = read_affectnet(write_sets(tmp_path / "b"))
     np.save(tmp_path / "b" / "val_set" / "annotations" / "b03_lnd.npy", np.zeros(10))
-    with pytest.raises(ValueError, match=r"b03_lnd.npy cannot be read.* 68 points"):
+    with pytest.raises(ValueError, match=r"b03_lnd.npy cannot be read.* 10 numbers, expected 68"):
         affectnet_boxes_and_points(tmp_path / "b", index)
 
 

@@ -1,0 +1,26 @@
+"""The README shows what the committed tables say."""
+
+import re
+from pathlib import Path
+
+from nlalib.__main__ import headline_section
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_headline_table_is_made_from_the_committed_results():
+    assert headline_section() in README, "run `make readme` and commit"
+
+
+def test_linked_files_are_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_commands_named_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"`?make ([a-z]+)", README))
+    assert targets
+    assert {t for t in targets if f"\n{t}:" not in makefile} == set()
