@@ -63,8 +63,8 @@ test: $(VENV)/.installed  ## style, unit tests, then every notebook against its 
 		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 \
 		notebooks tests/check_figures.py
 
-lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab
-	@$(IN_VENV) jupyter lab
+lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... are its own
+	@$(IN_VENV) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 # In a folder of its own for runs, so that 04 trains and does not find its run done.
 notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
