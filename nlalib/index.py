@@ -78,11 +78,6 @@ def check_index(index: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     return index
 
 
-def has_votes(index: pd.DataFrame) -> bool:
-    """Return whether the index carries annotators' votes."""
-    return set(VOTE_COLUMNS) <= set(index.columns)
-
-
 def has_truth(index: pd.DataFrame) -> bool:
     """Return whether the truth behind the labels is known (rendered faces)."""
     return set(TRUE_COLUMNS) <= set(index.columns)
