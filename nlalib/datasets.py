@@ -7,8 +7,11 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from nlalib.affectnet import read_affectnet
+from nlalib.corruption import long_tailed, with_label_noise
 from nlalib.ferplus import read_ferplus
+from nlalib.index import VOTE_COLUMNS
 from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
+from nlalib.partial_labels import candidate_sets, random_candidates
 from nlalib.paths import resolve
 from nlalib.rafdb import read_rafdb
 from nlalib.rendered import rendered_index
@@ -34,9 +37,13 @@ def dataset_parameters(config: RunConfig) -> tuple:
         "test_images",
         "data_seed",
         "noise_rate",
+        "noise_kind",
+        "label_file",
+        "imbalance_factor",
         "held_out",
     )
-    return tuple(getattr(config, name) for name in names)
+    seed = config.seed if config.noise_rate or config.imbalance_factor > 1 else None
+    return (*(getattr(config, name) for name in names), seed)
 
 
 def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -44,7 +51,9 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     The index has one more column, `part`: "train", "held_out" (a stratified share of the
     training images, to select the epoch with) or "test". Images that play no part (FERPlus'
-    own validation split, training images beyond `train_images`) are left out. For rendered
+    own validation split, training images beyond `train_images`) are left out. Where the run asks
+    for it, the training images are made long-tailed (then `train_images` of them in all) and
+    their labels noisy, held-out ones included, as they would be in practice. For rendered
     faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the test.
 
     Returns
@@ -60,12 +69,27 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         If there are fewer images than asked for, or too few of a class to hold some out.
     """
     index, dropped = _READERS[config.dataset](config)
+    if config.imbalance_factor > 1:
+        index = long_tailed(
+            index,
+            config.imbalance_factor,
+            config.num_classes,
+            config.seed,  # each seed has a subset of its own
+            images=config.train_images,
+        )
     train = index[index["split"] == "train"]
     test = index[index["split"] == "test"]
     if config.dataset != "rendered":
-        train = stratified_subset(train, config.train_images, config.data_seed)
+        if config.imbalance_factor == 1:
+            train = stratified_subset(train, config.train_images, config.data_seed)
         test = stratified_subset(test, config.test_images, config.data_seed)
     kept, held_out = _stratified_split(train, config.data_seed, test_size=config.held_out)
+    if config.noise_rate and config.dataset != "rendered":
+        # After the split, which so is the same for every rate; a seed has wrong labels of its own.
+        train = with_label_noise(
+            train, config.noise_rate, config.num_classes, config.seed, config.noise_kind
+        )
+        test = test.assign(true_label=test["label"], is_flipped=False)
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
     index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
     return index.reset_index(drop=True), dropped
@@ -81,17 +105,60 @@ def _read_rendered(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     return index, pd.DataFrame({"split": [], "reason": [], "images": []})
 
 
+def _read_rafdb(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    root = dataset_root(config)
+    if not config.label_file:
+        return read_rafdb(root)
+    index, dropped = read_rafdb(root, label_list=resolve(config.label_file))
+    clean = read_rafdb(root)[0].set_index("image_id")["label"]
+    true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
+    flipped = index["label"].to_numpy() != true_label
+    return index.assign(true_label=true_label, is_flipped=flipped), dropped
+
+
 # Each takes the run's parameters and returns (index, dropped).
 _READERS = {
     "rendered": _read_rendered,
     "ferplus": lambda config: read_ferplus(
         dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
     ),
-    "rafdb": lambda config: read_rafdb(dataset_root(config)),
+    "rafdb": _read_rafdb,
     "affectnet": lambda config: read_affectnet(
         dataset_root(config), num_classes=config.num_classes
     ),
 }
+
+
+def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
+    """Return annotators' votes for the classes, (N, K) float32; votes for others are left out.
+
+    Raises
+    ------
+    ValueError
+        If the index has no votes.
+    """
+    missing = sorted(set(VOTE_COLUMNS) - set(index))
+    if missing:
+        raise ValueError(
+            "annotators' votes are asked for, but this data set has none; use ferplus or rendered"
+        )
+    return index[VOTE_COLUMNS[:num_classes]].to_numpy(np.float32)
+
+
+def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
+    """Return the candidate label sets of training images, (N, K) bool, by the run's rule.
+
+    The rule "random" takes the given labels and lets each other class in at random.
+    """
+    if config.candidate_rule == "random":
+        return random_candidates(
+            rows["label"].to_numpy(),
+            config.num_classes,
+            flip_rate=config.candidate_threshold,
+            seed=config.data_seed,
+        )
+    votes = class_votes(rows, config.num_classes)
+    return candidate_sets(votes, config.candidate_rule, config.candidate_threshold)
 
 
 def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:

@@ -1,9 +1,9 @@
 """A training run: its typed parameters, its identity, and the folder it leaves behind.
 
 A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
-epoch), `timing.csv`, `predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each
-training image at each epoch), `weights.safetensors` (last epoch), `notebook.ipynb`, and last of
-all `done`.
+epoch), `timing.csv`, `samples.parquet` (part, given and true label of each image),
+`predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each training image at each
+epoch), `weights.safetensors` (last epoch), `notebook.ipynb`, and last of all `done`.
 """
 
 import difflib
@@ -23,17 +23,36 @@ from pathlib import Path
 import torch
 
 from nlalib.augmentation import named_recipe
+from nlalib.corruption import NOISE_KINDS
 from nlalib.labels import expressions
 from nlalib.methods import make_method
-from nlalib.models import BACKBONES, initialisation_name
+from nlalib.models import BACKBONES, file_digest, initialisation_name
+from nlalib.partial_labels import CANDIDATE_RULES
 from nlalib.paths import ROOT, resolve, runs_folder
 from nlalib.votes import LABEL_RULES
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 RESULTS_VERSION = 1
+_TOLD_IN_SETTINGS = (
+    "label_rule",
+    "noise_kind",
+    "candidate_rule",
+    "candidate_threshold",
+    "view_order",
+    "precision",
+)
 DATASETS = ("rendered", "ferplus", "rafdb", "affectnet")
 # Where a run reads, writes and computes does not change what it computes.
-_NOT_IDENTITY = ("data_root", "initial_weights", "device")
+_NOT_IDENTITY = ("data_root", "initial_weights", "label_file", "device")
+# Parameters that came after the first runs: left out of the identity where they are as they
+# were before there was a choice, so that those runs keep their names.
+_LATER = (
+    "noise_kind",
+    "label_file",
+    "imbalance_factor",
+    "candidate_rule",
+    "candidate_threshold",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,11 @@ class RunConfig:
     test_images: int = 200
     data_seed: int = 0
     noise_rate: float = 0.0
+    noise_kind: str = "symmetric"
+    label_file: str = ""
+    imbalance_factor: float = 1.0
+    candidate_rule: str = "count"
+    candidate_threshold: float = 1.0
     held_out: float = 0.1
     image_size: int = 48
     method: str = "nla"
@@ -75,11 +99,13 @@ class RunConfig:
     def _check_values(self) -> None:
         expressions(self.num_classes)
         named_recipe(self.augmentation)
-        make_method(self.method, self.method_settings)
+        method = make_method(self.method, self.method_settings)
         choices = {
             "dataset": DATASETS,
             "backbone": tuple(BACKBONES),
             "label_rule": tuple(LABEL_RULES),
+            "noise_kind": NOISE_KINDS,
+            "candidate_rule": CANDIDATE_RULES,
             "optimizer": ("adam", "adamw"),
             "lr_schedule": ("exponential", "one_cycle", "constant"),
             "view_order": ("joint", "separate"),
@@ -108,10 +134,25 @@ class RunConfig:
             )
         if self.dataset == "rafdb" and self.num_classes != 7:
             raise ValueError(f"num_classes is {self.num_classes}; RAF-DB's basic part has 7")
-        if self.dataset != "rendered" and self.noise_rate:
+        if self.noise_kind != "symmetric" and (self.dataset == "rendered" or not self.noise_rate):
             raise ValueError(
-                f"noise_rate is {self.noise_rate}, which is for rendered faces: {self.dataset} "
-                "gets no injected noise yet; leave it at 0.0"
+                f"noise_kind is {self.noise_kind!r}: it needs a noise_rate above 0, and rendered "
+                "faces have symmetric noise only"
+            )
+        if self.label_file and (self.dataset != "rafdb" or self.noise_rate):
+            raise ValueError(
+                "label_file is a list of noisy labels for rafdb; leave it empty for other sets, "
+                "and noise_rate at 0.0 with it"
+            )
+        if not 1 <= self.imbalance_factor < float("inf"):
+            raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is at least 1")
+        if self.imbalance_factor > 1 and self.dataset == "rendered":
+            raise ValueError("imbalance_factor is for the real sets; leave it at 1.0 for rendered")
+        candidates = (self.candidate_rule, self.candidate_threshold)
+        if "candidates" not in method.needs and candidates != ("count", 1.0):
+            raise ValueError(
+                f"candidate_rule and candidate_threshold are {candidates}, but method "
+                f"{self.method!r} learns from labels; leave them at ('count', 1.0)"
             )
 
     @classmethod
@@ -133,8 +174,27 @@ class RunConfig:
         Initial weights count by their content: a renamed copy of the file is the same.
         """
         kept = {name: v for name, v in asdict(self).items() if name not in _NOT_IDENTITY}
+        for parameter in fields(self):
+            if parameter.name in _LATER and kept.get(parameter.name) == parameter.default:
+                del kept[parameter.name]
+        if self.label_file:
+            kept["labels"] = file_digest(resolve(self.label_file))
         weights = self.initialisation.rpartition("@")[2]
         return {**kept, "initialisation": weights, "results_version": RESULTS_VERSION}
+
+    @property
+    def settings(self) -> str:
+        """How tables tell this run's choices from a plain run of its method: "" for a plain one.
+
+        The method's settings and the other choices that are neither a column of their own nor
+        the same throughout a comparison, as `name=value`.
+        """
+        default = type(self)()
+        chosen = dict(self.method_settings)
+        for name in _TOLD_IN_SETTINGS:
+            if getattr(self, name) != getattr(default, name):
+                chosen[name] = getattr(self, name)
+        return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
 
     @property
     def run_id(self) -> str:

@@ -5,7 +5,7 @@ title: one line for people
 notebooks:                         # executed beside the training, with these parameters
   02_dataset_statistics: {faces: 3000}
 fixed: {dataset: rendered}         # parameters of 04_training that all runs share
-grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run
+grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run; or a list of such grids
 """
 
 import itertools
@@ -67,14 +67,16 @@ def read_study(path: str | Path) -> Study:
         raise ValueError(f"{display_path(path)} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
-    keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": dict}
+    keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
     try:
         refuse_unknown(content, list(keys), "key")
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"missing key {', '.join(missing)}")
         for key, kind in keys.items():
-            if kind is str or content[key] is not None:
+            if key == "grid":
+                _check_grid(content[key])
+            elif kind is str or content[key] is not None:
                 checked_type(key, content[key], kind)
         if not re.fullmatch(r"\w+", content["study"]):
             raise ValueError(
@@ -94,7 +96,20 @@ def read_study(path: str | Path) -> Study:
 
 def _combinations(content: dict) -> list[dict]:
     """Return the parameters of each run: `fixed` with every combination of `grid`."""
-    fixed, grid = content["fixed"] or {}, content["grid"] or {}
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    return [run for grid in grids for run in _products(content["fixed"] or {}, grid or {})]
+
+
+def _check_grid(grid) -> None:
+    if not isinstance(grid, dict | list | None) or (
+        isinstance(grid, list) and not all(isinstance(part, dict) for part in grid)
+    ):
+        raise TypeError(
+            f"grid is {grid!r}; expected lists of values by parameter, or a list of such grids"
+        )
+
+
+def _products(fixed: dict, grid: dict) -> list[dict]:
     both = sorted(set(fixed) & set(grid))
     if both:
         raise ValueError(f"{', '.join(both)} stands both in fixed and in grid")

@@ -12,7 +12,16 @@ from nlalib.runs import RunConfig
 from nlalib.studies import Study, training_command
 
 # What tells settings apart in a study's table; `seed` is what varies within one.
-SETTING = ["dataset", "method", "backbone", "init", "epochs", "noise_rate", "imbalance_factor"]
+SETTING = [
+    "dataset",
+    "method",
+    "settings",
+    "backbone",
+    "init",
+    "epochs",
+    "noise_rate",
+    "imbalance_factor",
+]
 COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 
 
@@ -41,7 +50,8 @@ def run_rows(config: RunConfig, study: str) -> pd.DataFrame:
         "init": config.initialisation,
         "seed": config.seed,
         "noise_rate": config.noise_rate,
-        "imbalance_factor": 1.0,
+        "imbalance_factor": config.imbalance_factor,
+        "settings": config.settings,
     }
     table = pd.DataFrame(rows, columns=["selection", "metric", "value"])
     return table.assign(**identity)[COLUMNS]

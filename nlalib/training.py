@@ -13,15 +13,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nlalib.augmentation import EpochDraws, augment, named_recipe, normalise
-from nlalib.datasets import HELD_OUT, TEST, TRAIN
-from nlalib.evaluation import SELECTION_RULES, classification_metrics, selected_epoch
+from nlalib.datasets import HELD_OUT, TEST, TRAIN, class_votes, training_candidates
+from nlalib.evaluation import (
+    SELECTION_RULES,
+    classification_metrics,
+    selected_epoch,
+    vote_metrics,
+)
+from nlalib.index import VOTE_COLUMNS
 from nlalib.labels import expressions
-from nlalib.methods import Method, ModelOutput, make_method
-from nlalib.models import build_model, load_backbone
-from nlalib.naw import label_and_nearest_negative
+from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
+from nlalib.methods.facts import prediction_facts
+from nlalib.models import Representation, build_model, load_backbone
 from nlalib.paths import resolve
 from nlalib.runs import RunConfig, environment, locked, write_atomically, write_json
 
@@ -51,14 +56,19 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     return accelerator
 
 
-def make_optimizer(parameters, config: RunConfig, steps_per_epoch: int):
+def make_optimizer(learner: "Learner", config: RunConfig, steps_per_epoch: int):
     """Return (optimizer, scheduler, whether the scheduler steps after each batch)."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[config.optimizer](parameters, lr=config.lr, weight_decay=config.weight_decay)
+    groups = [{"params": list(learner.model.parameters()), "lr": config.lr}]
+    own = list(learner.method.parameters())
+    if own:
+        groups.append({"params": own, "lr": config.lr * learner.method.lr_factor})
+    optimizer = kinds[config.optimizer](groups, lr=config.lr, weight_decay=config.weight_decay)
     schedulers = torch.optim.lr_scheduler
     if config.lr_schedule == "one_cycle":
         total = config.epochs * steps_per_epoch
-        return optimizer, schedulers.OneCycleLR(optimizer, config.lr, total_steps=total), True
+        highest = [group["lr"] for group in groups]
+        return optimizer, schedulers.OneCycleLR(optimizer, highest, total_steps=total), True
     gamma = 0.9 if config.lr_schedule == "exponential" else 1.0
     return optimizer, schedulers.ExponentialLR(optimizer, gamma), False
 
@@ -80,34 +90,80 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
-def two_view_logits(
-    model: nn.Module, views: Tensor, two_views: bool, view_order: str
-) -> tuple[Tensor, Tensor | None]:
-    """Return the logits of the images and, where asked for, of their mirror images, float32.
+class Learner(nn.Module):
+    """All that learns, the network and the method, behind one `forward` for Accelerate to wrap.
 
     Parameters
     ----------
-    views : Tensor, (N, 3, H, W)
+    model : torch.nn.Module
+        Returns a `Representation`.
+    method : Method
     view_order : {"joint", "separate"}
         One forward pass of 2 N images, whose batch statistics both views share, or two passes.
     """
-    if not two_views:
-        return model(views).float(), None
-    flipped = views.flip(3)
-    if view_order == "separate":
-        return model(views).float(), model(flipped).float()
-    return model(torch.cat([views, flipped])).float().chunk(2)
+
+    def __init__(self, model: nn.Module, method: Method, view_order: str):
+        super().__init__()
+        self.model, self.method, self.view_order = model, method, view_order
+
+    def forward(self, views: Tensor, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the loss, the method's facts, and the detached logits of the first view.
+
+        `views` are (N, 3, H, W); `batch` holds the other fields of `ModelOutput`.
+        """
+        first, flipped = self._both_views(views)
+        output = ModelOutput(
+            logits=first.logits.float(),
+            logits_flipped=None if flipped is None else flipped.logits.float(),
+            features=first.features,
+            features_flipped=None if flipped is None else flipped.features,
+            feature_map=first.feature_map,
+            feature_map_flipped=None if flipped is None else flipped.feature_map,
+            classifier=self.model.fc,
+            **batch,
+        )
+        loss, facts = self.method(output)
+        return loss, facts, output.logits.detach()
+
+    def _both_views(self, views: Tensor) -> tuple[Representation, Representation | None]:
+        """Return what the network makes of the images and, if asked for, of their mirror images."""
+        if not self.method.two_views:
+            return self.model(views), None
+        flipped = views.flip(3)
+        if self.view_order == "separate":
+            return self.model(views), self.model(flipped)
+        both = [part.chunk(2) for part in self.model(torch.cat([views, flipped]))]
+        return Representation(*(p[0] for p in both)), Representation(*(p[1] for p in both))
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits, (N, K) float32, by which unseen images are judged."""
+        seen = self.model(images)
+        output = ModelOutput(
+            logits=seen.logits.float(),
+            logits_flipped=None,
+            labels=None,
+            epoch=0,
+            epochs=1,
+            features=seen.features,
+            feature_map=seen.feature_map,
+            classifier=self.model.fc,
+        )
+        return self.method.predict(output).float()
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: np.ndarray, positions: np.ndarray, device) -> np.ndarray:
+def predict(
+    learner: Learner, images: np.ndarray, positions: np.ndarray, accelerator: Accelerator
+) -> np.ndarray:
     """Return class probabilities, (len(positions), K) float32, of unaugmented images."""
-    model.eval()
+    learner.eval()
     parts = []
     for start in range(0, len(positions), _EVALUATION_BATCH):
         chosen = positions[start : start + _EVALUATION_BATCH]
-        pixels = normalise(to_tensor(images[chosen]).to(device))
-        parts.append(model(pixels).float().softmax(dim=1).cpu())
+        pixels = normalise(to_tensor(images[chosen]).to(accelerator.device))
+        with accelerator.autocast():
+            logits = learner.predict(pixels)
+        parts.append(logits.softmax(dim=1).cpu())
     return torch.cat(parts).numpy()
 
 
@@ -175,26 +231,25 @@ def _train(
     write_json(folder / "environment.json", environment())
 
     parts = {part: np.flatnonzero(index["part"] == part) for part in (TRAIN, HELD_OUT, TEST)}
-    labels = torch.from_numpy(index["label"].to_numpy(np.int64, copy=True))
     accelerator = make_accelerator(config.device, config.precision)
     report(f"device {accelerator.device}, precision {config.precision}")
     model = build_model(config.backbone, config.num_classes, config.seed)
     if config.initial_weights:
         unused = load_backbone(model, resolve(config.initial_weights))
         report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
-    method = make_method(config.method, config.method_settings)
-    learned = nn.ModuleDict({"model": model, "method": method})
-    learned.to(accelerator.device, memory_format=torch.channels_last)
+    learner, targets = make_learner(config, index.iloc[parts[TRAIN]], model)
+    learner.to(accelerator.device, memory_format=torch.channels_last)
     steps = len(batches(len(parts[TRAIN]), config.batch_size, config.seed, 0))
-    optimizer, scheduler, steps_each_batch = make_optimizer(learned.parameters(), config, steps)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    optimizer, scheduler, steps_each_batch = make_optimizer(learner, config, steps)
+    wrapped, optimizer = accelerator.prepare(learner, optimizer)
+    write_samples(folder, index)
 
     checkpoint = folder / "checkpoint.pt"
     progress = Progress(0, [], [], {})
     if checkpoint.exists():
         # On the CPU, where the recorded predictions belong; the rest moves as it is loaded.
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        learned.load_state_dict(state["learned"])
+        learner.load_state_dict(state["learned"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         if accelerator.scaler is not None:
@@ -208,19 +263,17 @@ def _train(
             config,
             epoch,
             accelerator=accelerator,
-            model=model,
-            method=method,
+            learner=wrapped,
             optimizer=optimizer,
             scheduler=scheduler if steps_each_batch else None,
             images=images,
-            labels=labels,
             positions=parts[TRAIN],
+            targets=targets,
         )
         if not steps_each_batch:
             scheduler.step()
         probabilities = {
-            part: predict(model, images, parts[part], accelerator.device)
-            for part in (HELD_OUT, TEST)
+            part: predict(learner, images, parts[part], accelerator) for part in (HELD_OUT, TEST)
         }
         progress.epochs_done = epoch + 1
         progress.metrics.append(
@@ -228,8 +281,8 @@ def _train(
                 "epoch": epoch,
                 "train_loss": mean_loss,
                 "train_accuracy": float((facts["p_gt"] >= facts["p_nn"]).mean()),
-                **_metrics_of("validation", labels, parts[HELD_OUT], probabilities[HELD_OUT]),
-                **_metrics_of("test", labels, parts[TEST], probabilities[TEST]),
+                **_metrics_of("validation", index.iloc[parts[HELD_OUT]], probabilities[HELD_OUT]),
+                **_metrics_of("test", index.iloc[parts[TEST]], probabilities[TEST]),
             }
         )
         progress.predictions[epoch] = {k: torch.from_numpy(v) for k, v in probabilities.items()}
@@ -237,7 +290,7 @@ def _train(
         progress.seconds.append(time.perf_counter() - started)
         write_facts(folder, epoch, index["image_id"].to_numpy()[parts[TRAIN]], facts)
         state = {
-            "learned": learned.state_dict(),
+            "learned": learner.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             # Only fp16 scales its gradients.
@@ -247,7 +300,42 @@ def _train(
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
         report(_line(config, progress))
 
-    finish(folder, config, index, parts, progress, learned["model"])
+    finish(folder, config, index, parts, progress, learner.model)
+
+
+def make_learner(
+    config: RunConfig, training_rows: pd.DataFrame, model: nn.Module
+) -> tuple[Learner, dict[str, Tensor]]:
+    """Return what learns, and what it learns from.
+
+    Returns
+    -------
+    learner : Learner
+    targets : dict of Tensor, N rows each
+        `labels` and, where the method needs them, `votes` and `candidates`.
+    """
+    method = make_method(config.method, config.method_settings)
+    targets = {"labels": torch.from_numpy(training_rows["label"].to_numpy(np.int64, copy=True))}
+    if "votes" in method.needs:
+        targets["votes"] = torch.from_numpy(class_votes(training_rows, config.num_classes))
+    if "candidates" in method.needs:
+        targets["candidates"] = torch.from_numpy(training_candidates(config, training_rows))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        method.setup(
+            TrainingSet(
+                num_classes=config.num_classes, num_features=model.fc.in_features, **targets
+            )
+        )
+    return Learner(model, method, config.view_order), targets
+
+
+def write_samples(folder: Path, index: pd.DataFrame) -> None:
+    """Write `samples.parquet`: part and given label of each image, and the true one if known."""
+    known = [c for c in ("image_id", "part", "label", "true_label", "is_flipped") if c in index]
+    write_atomically(
+        folder / "samples.parquet", lambda path: index[known].to_parquet(path, index=False)
+    )
 
 
 def train_epoch(
@@ -255,44 +343,46 @@ def train_epoch(
     epoch: int,
     *,
     accelerator: Accelerator,
-    model: nn.Module,
-    method: Method,
+    learner: nn.Module,
     optimizer,
     scheduler,
     images: np.ndarray,
-    labels: Tensor,
     positions: np.ndarray,
+    targets: dict[str, Tensor],
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Train for one epoch; return the mean loss and the facts of each sample of `positions`.
 
     The mean is over batches, of which the last may be smaller. The facts are taken in training
-    mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `cross_entropy`, and
-    what the method adds (NAW's `weight`).
+    mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `predicted`,
+    `cross_entropy`, and what the method adds (NAW's `weight`).
     """
-    model.train()
+    learner.train()
     draws = EpochDraws(len(positions), config.seed, epoch)
     recipe = named_recipe(config.augmentation)
     seen, losses, facts = [], [], []
     for batch in batches(len(positions), config.batch_size, config.seed, epoch):
-        rows = positions[batch]
-        target = labels[rows].to(accelerator.device)
-        pixels = to_tensor(images[rows]).to(accelerator.device)
-        views = augment(pixels, torch.from_numpy(batch), draws, recipe)
-        logits, flipped = two_view_logits(model, views, method.two_views, config.view_order)
-        loss, batch_facts = method(ModelOutput(logits, flipped, target, epoch, config.epochs))
+        samples = torch.from_numpy(batch)
+        pixels = to_tensor(images[positions[batch]]).to(accelerator.device)
+        views = augment(pixels, samples, draws, recipe)
+        loss, batch_facts, logits = learner(
+            views,
+            epoch=epoch,
+            epochs=config.epochs,
+            samples=samples.to(accelerator.device),
+            **{name: values[samples].to(accelerator.device) for name, values in targets.items()},
+        )
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        with torch.no_grad():
-            p_gt, p_nn = label_and_nearest_negative(logits, target)
-            cross_entropy = functional.cross_entropy(logits, target, reduction="none")
-        basic = {"p_gt": p_gt, "p_nn": p_nn, "cross_entropy": cross_entropy}
+        given = targets["labels"][samples].to(accelerator.device)
+        # A method's own facts replace those of the network's logits.
+        batch_facts = {**prediction_facts(logits, given), **batch_facts}
         # Left on the device: copying each step would make the step wait for the device.
         seen.append(batch)
         losses.append(loss.detach())
-        facts.append(torch.stack(list({**basic, **batch_facts}.values())))
+        facts.append(torch.stack(list(batch_facts.values())))
     mean_loss = float(torch.stack(losses).mean())
     if not np.isfinite(mean_loss):
         raise FloatingPointError(
@@ -300,16 +390,15 @@ def train_epoch(
         )
     order = np.argsort(np.concatenate(seen))
     table = torch.cat(facts, dim=1).cpu().numpy()[:, order]
-    return mean_loss, dict(zip([*basic, *batch_facts], table, strict=True))
+    return mean_loss, dict(zip(batch_facts, table, strict=True))
 
 
-def _metrics_of(
-    name: str, labels: Tensor, positions: np.ndarray, probabilities: np.ndarray
-) -> dict[str, float]:
+def _metrics_of(name: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict[str, float]:
     """Return the metrics of one part, their names preceded by the part's."""
-    metrics = classification_metrics(
-        labels.numpy()[positions], probabilities, probabilities.shape[1]
-    )
+    num_classes = probabilities.shape[1]
+    metrics = classification_metrics(rows["label"].to_numpy(), probabilities, num_classes)
+    if set(VOTE_COLUMNS) <= set(rows):
+        metrics |= vote_metrics(class_votes(rows, num_classes), probabilities)
     return {f"{name}_{metric}": value for metric, value in metrics.items()}
 
 

@@ -1,12 +1,23 @@
 """The methods that are compared, one file each.
 
-A method turns what the network says of a batch into a loss. To add one: write
-`nlalib/methods/<name>.py` with a class that is decorated by `@register("<name>")`, and name the
-file in the import at the end of this one. Training and tables find it by its name.
+A method turns what the network says of a batch into a loss. To add one, write
+`nlalib/methods/<name>.py` with a class that is decorated by `@register("<name>")`: every file of
+this folder is imported, and training and tables find the method by its name.
 """
 
-from nlalib.methods.base import METHODS, Method, ModelOutput, make_method, register
+from importlib import import_module
+from pkgutil import iter_modules
 
-from . import ce, nla  # isort: skip
+from nlalib.methods.base import (
+    METHODS,
+    Method,
+    ModelOutput,
+    TrainingSet,
+    make_method,
+    register,
+)
 
-__all__ = ["METHODS", "Method", "ModelOutput", "ce", "make_method", "nla", "register"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Method", "ModelOutput", "TrainingSet", "make_method", "register"]

@@ -7,6 +7,29 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class TrainingSet:
+    """What a method may know of the training set before training.
+
+    Attributes
+    ----------
+    labels : Tensor, (N,) int64
+        The given labels, wrong ones included.
+    num_classes, num_features : int
+        K, and the width D of the network's features.
+    votes : Tensor, (N, K) float32, or None
+        Annotators' votes for the K classes.
+    candidates : Tensor, (N, K) bool, or None
+        Which classes are candidates for the label.
+    """
+
+    labels: Tensor
+    num_classes: int
+    num_features: int
+    votes: Tensor | None = None
+    candidates: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class ModelOutput:
     """What the network says of one batch of a training epoch.
 
@@ -16,31 +39,67 @@ class ModelOutput:
     logits_flipped : Tensor, (N, K) float32, or None
         Of the mirrored images; None for methods with one view.
     labels : Tensor, (N,) int64
+        The given labels.
     epoch, epochs : int
         Epoch counted from 0, and how many there are.
+    samples : Tensor, (N,) int64
+        Positions in the training set, for what a method remembers of each sample.
+    features, features_flipped : Tensor, (N, D)
+        Under autocast in lower precision, as are the maps.
+    feature_map, feature_map_flipped : Tensor, (N, D, h, w)
+    classifier : torch.nn.Linear
+        From features to logits.
+    votes : Tensor, (N, K) float32, candidates : Tensor, (N, K) bool
+        For methods that name them in `needs`.
     """
 
     logits: Tensor
     logits_flipped: Tensor | None
-    labels: Tensor
+    labels: Tensor | None
     epoch: int
     epochs: int
+    samples: Tensor | None = None
+    features: Tensor | None = None
+    features_flipped: Tensor | None = None
+    feature_map: Tensor | None = None
+    feature_map_flipped: Tensor | None = None
+    classifier: nn.Linear | None = None
+    votes: Tensor | None = None
+    candidates: Tensor | None = None
 
 
 class Method(nn.Module):
     """Base class: `forward(output)` returns the loss and facts of each sample.
 
+    All that a method remembers is a parameter or a buffer, so that a checkpoint holds it.
+
     Attributes
     ----------
     two_views : bool
         Whether the network also sees the mirror image of each training image.
+    needs : tuple of str
+        Of "votes" and "candidates".
+    keeps_samples : bool
+        Whether it remembers something of each sample; then a run is one process.
+    lr_factor : float
+        Learning rate of the method's own parameters, relative to the network's.
     """
 
     two_views = False
+    needs: tuple[str, ...] = ()
+    keeps_samples = False
+    lr_factor = 1.0
+
+    def setup(self, training_set: TrainingSet) -> None:
+        """Make heads and buffers. Called once, with PyTorch's generator seeded by the run."""
 
     def forward(self, output: ModelOutput) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (scalar loss, facts), where each fact is a detached (N,) tensor to be recorded."""
         raise NotImplementedError
+
+    def predict(self, output: ModelOutput) -> Tensor:
+        """Return the logits, (N, K), by which images without labels are judged."""
+        return output.logits
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -1,13 +1,16 @@
 """NLA: noise-aware adaptive weights, and consistency between an image and its mirror."""
 
-from nlalib.losses import nla_loss
+from nlalib.losses import CONSISTENCIES, nla_loss
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.naw import VARIANTS, naw_weights
+from nlalib.naw import VARIANTS, diagonal_covariance, naw_variant, naw_weights
 
 
 @register("nla")
 class NLA(Method):
     """The method of Lee et al., AAAI 2025; see `nlalib.losses.nla_loss`.
+
+    Every difference between the paper and its releases can be chosen alone; None leaves the
+    variant's own choice.
 
     Parameters
     ----------
@@ -15,19 +18,63 @@ class NLA(Method):
         "paper" (the default) or one of the released versions.
     trade_off : float
         lambda, from 0 to 1.
+    weighting : bool
+        False takes plain cross-entropy in place of (1 + w) CE.
+    consistency : {"jensen_shannon", "released", "none"}
+        "none" also drops lambda: with it the loss is (1 + w) CE alone, of one view.
+    false_case : {"paper", "released_2025_05", "v_naw"}
+        Whose covariance the False case takes.
+    true_ratio, false_ratio : float
+        Axis ratios of the two cases at sigma_11 = 0.8; 2 and 6 in the paper, 1 is a circle.
+    normalised, detached : bool
+    slope : float
+        Of the schedule; 0 keeps the True case's covariance at 0, as it is in the first epoch.
     """
 
-    two_views = True
-
-    def __init__(self, variant: str = "paper", trade_off: float = 0.5):
+    def __init__(
+        self,
+        variant: str = "paper",
+        trade_off: float = 0.5,
+        weighting: bool = True,
+        consistency: str | None = None,
+        false_case: str | None = None,
+        true_ratio: float | None = None,
+        false_ratio: float | None = None,
+        normalised: bool | None = None,
+        detached: bool | None = None,
+        slope: float | None = None,
+    ):
         super().__init__()
         known = [*VARIANTS, "released_2025_03"]
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of nla; known are {', '.join(known)}")
         if type(trade_off) not in (int, float) or not 0 <= trade_off <= 1:
             raise ValueError(f"trade_off of nla is {trade_off!r}; lambda lies between 0 and 1")
-        self.variant = variant
-        self.trade_off = trade_off
+        if consistency not in (None, *CONSISTENCIES):
+            raise ValueError(
+                f"consistency of nla is {consistency!r}; known are {', '.join(CONSISTENCIES)}"
+            )
+        changes = {"normalised": normalised, "detached": detached, "slope": slope}
+        if false_case is not None:
+            chosen = naw_variant(false_case)
+            changes["false_variance"] = chosen.false_variance
+            changes["false_covariance"] = chosen.false_covariance
+        for case, ratio in (("true", true_ratio), ("false", false_ratio)):
+            if ratio is not None:
+                variance, covariance = diagonal_covariance(0.8, ratio)
+                changes |= {f"{case}_variance": variance, f"{case}_covariance": covariance}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if changes and (variant == "released_2025_03" or not weighting):
+            raise ValueError(
+                f"nla has {', '.join(changes)} as well as "
+                + (f"variant={variant!r}, which is" if weighting else "weighting=False, so it is")
+                + " without such a choice"
+            )
+        self.variant = naw_variant(variant, **changes) if changes else variant
+        self.trade_off = float(trade_off)
+        self.weighting = weighting
+        self.consistency = consistency
+        self.two_views = consistency != "none"
 
     def forward(self, output: ModelOutput):
         schedule = {"epoch": output.epoch, "epochs": output.epochs, "variant": self.variant}
@@ -36,9 +83,11 @@ class NLA(Method):
             output.logits_flipped,
             output.labels,
             trade_off=self.trade_off,
+            weighting=self.weighting,
+            consistency=self.consistency,
             **schedule,
         )
-        if self.variant == "released_2025_03":  # its weights belong to pairs, not to samples
+        # The weights of March 2025 belong to pairs of samples, and recorded is one a sample.
+        if not self.weighting or self.variant == "released_2025_03":
             return loss, {}
-        weights = naw_weights(output.logits.detach(), output.labels, **schedule)
-        return loss, {"weight": weights}
+        return loss, {"weight": naw_weights(output.logits.detach(), output.labels, **schedule)}
