@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlalib.augmentation import EpochDraws, augment, named_recipe, normalise
@@ -300,7 +300,7 @@ def _train(
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
         report(_line(config, progress))
 
-    finish(folder, config, index, parts, progress, learner.model)
+    finish(folder, config, index, parts, progress, learner)
 
 
 def make_learner(
@@ -436,7 +436,7 @@ def finish(
     index: pd.DataFrame,
     parts: dict[str, np.ndarray],
     progress: Progress,
-    model: nn.Module,
+    learner: Learner,
 ) -> None:
     """Write what the run reports, `done` last, and remove what only a resumption needs."""
     metrics = pd.DataFrame(progress.metrics)
@@ -459,10 +459,34 @@ def finish(
     files = [folder / "facts" / f"{epoch:04d}.parquet" for epoch in range(config.epochs)]
     facts = pd.concat([pd.read_parquet(file) for file in files])
     write_atomically(folder / "naw.parquet", lambda path: facts.to_parquet(path, index=False))
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    write_atomically(folder / "weights.safetensors", lambda path: save_file(weights, path))
+    _write_weights(folder / "weights.safetensors", learner.model)
+    if any(True for _ in learner.method.parameters()):  # a head of its own
+        _write_weights(folder / "method.safetensors", learner.method)
     write_json(folder / "done", {"run_id": config.run_id, "seconds": sum(progress.seconds)})
     shutil.rmtree(folder / "facts")
     (folder / "checkpoint.pt").unlink()
     for left_by_a_kill in folder.glob(".*.unfinished"):
         left_by_a_kill.unlink()
+
+
+def _write_weights(path: Path, module: nn.Module) -> None:
+    weights = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+    write_atomically(path, lambda unfinished: save_file(weights, unfinished))
+
+
+def load_learner(config: RunConfig, training_rows: pd.DataFrame) -> Learner:
+    """Return what a finished run learned, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    config : RunConfig
+    training_rows : pandas.DataFrame
+        The rows of the run's index whose part is "train".
+    """
+    learner, _ = make_learner(
+        config, training_rows, build_model(config.backbone, config.num_classes, config.seed)
+    )
+    learner.model.load_state_dict(load_file(config.folder / "weights.safetensors"))
+    if (config.folder / "method.safetensors").exists():
+        learner.method.load_state_dict(load_file(config.folder / "method.safetensors"))
+    return learner.eval()
