@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,11 +76,21 @@ class NarrowResNet(ResNet18):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+
+def _transformer(size: str, num_classes: int) -> nn.Module:
+    # Imported when asked for: timm takes seconds to import, and most runs need no transformer.
+    from nlalib.vision_transformer import build_vit
+
+    return build_vit(num_classes, size)
+
+
 BACKBONES = {
     "resnet18": ResNet18,
     "resnet18_narrow16": lambda num_classes: NarrowResNet(16, num_classes),
     "resnet18_narrow32": lambda num_classes: NarrowResNet(32, num_classes),
     "resnet10_narrow16_stride2": lambda num_classes: NarrowResNet(16, num_classes, 1, 2),
+    "vit_tiny_patch6": partial(_transformer, "vit_tiny_patch6"),  # for 48 pixels
+    "vit_small_patch16": partial(_transformer, "vit_small_patch16"),  # for 224 pixels
 }
 
 
