@@ -26,6 +26,14 @@ from nlalib.labels import expressions
 
 VOTE_RULES = ("count", "share", "mass")
 CANDIDATE_RULES = (*VOTE_RULES, "random")
+# What `threshold` (for "random" the rate) may be: a number of votes, or a share. A share of 0
+# would make every class a candidate of every image.
+THRESHOLD_RANGES = {
+    "count": (1.0, float("inf")),
+    "share": (1e-6, 1.0),
+    "mass": (1e-6, 1.0),
+    "random": (0.0, 1.0),
+}
 # Shares are sums of fractions, which may miss a threshold by rounding.
 TOLERANCE = 1e-9
 

@@ -28,7 +28,7 @@ from nlalib.corruption import NOISE_KINDS
 from nlalib.labels import expressions
 from nlalib.methods import make_method
 from nlalib.models import BACKBONES, file_digest, initialisation_name
-from nlalib.partial_labels import CANDIDATE_RULES
+from nlalib.partial_labels import CANDIDATE_RULES, THRESHOLD_RANGES
 from nlalib.paths import ROOT, resolve, runs_folder
 from nlalib.votes import LABEL_RULES
 
@@ -149,6 +149,12 @@ class RunConfig:
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is at least 1")
         if self.imbalance_factor > 1 and self.dataset == "rendered":
             raise ValueError("imbalance_factor is for the real sets; leave it at 1.0 for rendered")
+        lowest, highest = THRESHOLD_RANGES[self.candidate_rule]
+        if not lowest <= self.candidate_threshold <= highest:
+            raise ValueError(
+                f"candidate_threshold is {self.candidate_threshold}; for candidate_rule "
+                f"{self.candidate_rule!r} it lies from {lowest:g} to {highest:g}"
+            )
         candidates = (self.candidate_rule, self.candidate_threshold)
         if "candidates" not in method.needs and candidates != ("count", 1.0):
             raise ValueError(

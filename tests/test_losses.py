@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy
 from torch.nn import functional
 
+from nlalib.consistency import jensen_shannon, released_consistency
 from nlalib.losses import nla_loss
 from nlalib.naw import VARIANTS, naw_variant
 
@@ -106,6 +108,65 @@ def test_without_consistency_the_flipped_view_gets_no_gradient(variant):
     loss.backward()
     assert flipped.grad is None or flipped.grad.abs().max() == 0
     assert logits.grad.abs().max() > 0
+
+
+SCHEDULE = {"epoch": 4, "epochs": 60}
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+@pytest.mark.parametrize("trade_off", [0.2, 0.5])
+def test_without_weighting_the_rest_is_cross_entropy_and_consistency(variant, trade_off):
+    logits, flipped, labels = random_views()
+    given = {"variant": variant, "trade_off": trade_off, "weighting": False}
+    found = nla_loss(logits, flipped, labels, **given, **SCHEDULE)
+    total = 0.0
+    for z, z_flipped, label in zip(logits.detach(), flipped.detach(), labels, strict=True):
+        p, q = z.softmax(0).numpy(), z_flipped.softmax(0).numpy()
+        total += trade_off * -math.log(p[label]) / len(labels)
+        if variant == "paper":
+            total += (1 - trade_off) * jensenshannon(p, q) ** 2 / len(labels)
+        else:
+            m = ((z + z_flipped) / 2).softmax(0).numpy()
+            total += (1 - trade_off) * (entropy(m, p) + entropy(m, q)) / 2
+    assert found.item() == pytest.approx(total, abs=1e-9)
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_consistency_none_is_the_whole_of_lambda_one_and_reads_one_view(variant):
+    logits, flipped, labels = random_views()
+    alone = nla_loss(logits, None, labels, variant=variant, consistency="none", **SCHEDULE)
+    whole = nla_loss(logits, flipped, labels, variant=variant, trade_off=1.0, **SCHEDULE)
+    torch.testing.assert_close(alone, whole)
+    plain = nla_loss(logits, None, labels, consistency="none", weighting=False, **SCHEDULE)
+    torch.testing.assert_close(plain, functional.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
+def test_consistency_of_the_variant_can_be_exchanged(variant):
+    logits, flipped, labels = random_views()
+    own = nla_loss(logits, flipped, labels, variant=variant, **SCHEDULE)
+    other = "released" if variant == "paper" else "jensen_shannon"
+    same = "jensen_shannon" if variant == "paper" else "released"
+    losses = {
+        name: nla_loss(logits, flipped, labels, variant=variant, consistency=name, **SCHEDULE)
+        for name in (same, other)
+    }
+    torch.testing.assert_close(losses[same], own)
+    difference = released_consistency(logits, flipped) - jensen_shannon(logits, flipped).mean()
+    sign = 1 if other == "released" else -1
+    torch.testing.assert_close(losses[other] - own, sign * difference / 2)
+
+
+def test_a_variant_made_by_hand_comes_with_the_divergence():
+    logits, flipped, labels = random_views()
+    by_name = nla_loss(logits, flipped, labels, variant="paper", **SCHEDULE)
+    by_hand = nla_loss(logits, flipped, labels, variant=naw_variant("paper"), **SCHEDULE)
+    torch.testing.assert_close(by_name, by_hand)
+
+
+def test_an_unknown_consistency_is_refused():
+    with pytest.raises(ValueError, match="unknown consistency 'jsd'; known are jensen_shannon"):
+        nla_loss(*random_views(), epoch=0, epochs=60, consistency="jsd")
 
 
 @pytest.mark.parametrize("variant", EVERY_VARIANT)

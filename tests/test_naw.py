@@ -273,6 +273,40 @@ def test_a_tie_belongs_to_the_true_case(variant):
     )
 
 
+def test_a_changed_variant_leaves_the_named_one_as_it_is():
+    before = VARIANTS["paper"]
+    changed = naw_variant("paper", slope=0.0, normalised=False)
+    assert (changed.slope, changed.normalised) == (0.0, False)
+    assert VARIANTS["paper"] is before
+    assert (before.slope, before.normalised) == (15.0, True)
+    assert naw_variant(changed, slope=15.0, normalised=True) == before
+
+
+@pytest.mark.parametrize("epoch", [0, 5, 59])
+def test_without_slope_the_schedule_stays_at_its_first_epoch(epoch):
+    values, labels = random_batch(12)
+    still = naw_weights(
+        *as_tensors(values, labels), epoch=epoch, epochs=60, variant=naw_variant("paper", slope=0.0)
+    )
+    close(still, weights_by_hand(values, labels, "paper", 0, 60), atol=1e-10)
+
+
+@pytest.mark.parametrize("case", ["true", "false"])
+def test_round_gaussians_depend_on_the_distance_from_the_mean_alone(case):
+    round_one = naw_variant("paper", true_covariance=0.0, false_covariance=0.0)
+    mean = {"true": (0.5, 0.5), "false": (0.3, 0.15)}[case]
+    # Points of the case: half a circle around the mean, on its side of the line or beyond it.
+    start = -3 * math.pi / 4 if case == "true" else math.pi / 4
+    angles = start + math.pi * (0.1 + 0.8 * torch.linspace(0, 1, 9, dtype=torch.float64))
+    radius = 0.3
+    p_gt = mean[0] + radius * torch.cos(angles)
+    p_nn = mean[1] + radius * torch.sin(angles)
+    is_case = (p_gt >= p_nn) == (case == "true")
+    assert is_case.sum() >= 3
+    found = weight_at(p_gt[is_case], p_nn[is_case], epoch=30, epochs=60, variant=round_one)
+    close(found, [math.exp(-(radius**2) / 1.6) / (2 * math.pi * 0.8)] * len(found), atol=1e-12)
+
+
 # --- samples and their batch-mates -----------------------------------------------------------
 
 

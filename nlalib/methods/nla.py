@@ -2,6 +2,7 @@
 
 from nlalib.losses import CONSISTENCIES, nla_loss
 from nlalib.methods.base import Method, ModelOutput, register
+from nlalib.methods.checks import checked_number
 from nlalib.naw import VARIANTS, diagonal_covariance, naw_variant, naw_weights
 
 
@@ -54,13 +55,26 @@ class NLA(Method):
             raise ValueError(
                 f"consistency of nla is {consistency!r}; known are {', '.join(CONSISTENCIES)}"
             )
+        if consistency == "none" and trade_off != 0.5:
+            raise ValueError(
+                f"nla has trade_off={trade_off} as well as consistency='none', which drops lambda"
+            )
+        switches = {"weighting": weighting, "normalised": normalised, "detached": detached}
+        for name, value in switches.items():
+            if type(value) is not bool and (value is not None or name == "weighting"):
+                raise ValueError(f"{name} of nla is {value!r}; it is true or false")
+        if slope is not None:
+            slope = float(checked_number("slope of nla", slope, 0, float("inf")))
         changes = {"normalised": normalised, "detached": detached, "slope": slope}
         if false_case is not None:
+            if false_ratio is not None:
+                raise ValueError("nla has false_case as well as false_ratio; give one of them")
             chosen = naw_variant(false_case)
             changes["false_variance"] = chosen.false_variance
             changes["false_covariance"] = chosen.false_covariance
         for case, ratio in (("true", true_ratio), ("false", false_ratio)):
             if ratio is not None:
+                checked_number(f"{case}_ratio of nla", ratio, 1, float("inf"))
                 variance, covariance = diagonal_covariance(0.8, ratio)
                 changes |= {f"{case}_variance": variance, f"{case}_covariance": covariance}
         changes = {name: value for name, value in changes.items() if value is not None}
@@ -70,6 +84,9 @@ class NLA(Method):
                 + (f"variant={variant!r}, which is" if weighting else "weighting=False, so it is")
                 + " without such a choice"
             )
+        # A changed variant has no name any more, by which the loss would know its consistency.
+        if changes and consistency is None and variant != "paper":
+            consistency = "released"
         self.variant = naw_variant(variant, **changes) if changes else variant
         self.trade_off = float(trade_off)
         self.weighting = weighting

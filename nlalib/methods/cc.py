@@ -1,0 +1,32 @@
+"""CC: the probability that the label lies in the candidate set.
+
+Source: Feng et al., "Provably Consistent Partial-Label Learning", NeurIPS 2020 (the
+classifier-consistent method). With p = softmax(z) and the candidate set S:
+
+    L = - log sum_{c in S} p_c
+
+One candidate gives the cross-entropy; all classes as candidates give 0 and no gradient.
+"""
+
+from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
+from nlalib.methods.targets import (
+    checked_candidates,
+    identification_facts,
+    log_candidate_mass,
+    probabilities_within,
+)
+
+
+@register("cc")
+class ClassifierConsistent(Method):
+    """Mean of L. Facts: `identified`, the most probable candidate, and `disambiguated`."""
+
+    needs = ("candidates",)
+
+    def setup(self, training_set: TrainingSet) -> None:
+        checked_candidates(training_set)
+
+    def forward(self, output: ModelOutput):
+        loss = -log_candidate_mass(output.logits, output.candidates).mean()
+        within = probabilities_within(output.logits, output.candidates)
+        return loss, identification_facts(within, output.labels)
