@@ -16,12 +16,11 @@ from PIL import Image
 
 from nlalib.index import LANDMARK_COLUMNS, check_index
 from nlalib.labels import RAFDB_CODES, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
+from nlalib.readers import find_class_folders, tolerated_missing
 
 LABEL_FILE = "EmoLabel/list_patition_label.txt"
 ANNOTATIONS, ANNOTATION_END = "Annotation/manual", "_manu_attri.txt"
 COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
-# So few listed names without a file, or files without a label, are counted; more is an error.
-TOLERATED_SHARE = 0.01
 NO_FILE, NO_LABEL = "listed without a file", "file without a label"
 NO_LANDMARKS = "kept, but without an annotation file: no image gets landmarks"
 LAYOUT = f"""\
@@ -77,13 +76,13 @@ def read_rafdb(
     joined = listed.merge(files, on="image_id", how="outer", indicator=True)  # Sorts by name.
     joined["split"] = joined["image_id"].str.extract("^(train|test)_")[0].fillna("unknown")
     no_file, no_label = (joined[joined["_merge"] == f"{side}_only"] for side in ("left", "right"))
-    if len(no_file) > TOLERATED_SHARE * len(labels):
+    if len(no_file) > tolerated_missing(len(labels)):
         raise FileNotFoundError(
             f"{len(no_file):,} of {len(labels):,} listed images are not in {root / 'Image' / kind},"
             f" first {no_file['image_id'].iloc[0]}.jpg: unpack the whole of {kind}.zip again"
         )
     unlisted = files.loc[~files["image_id"].isin(official.keys()), "path"]
-    if len(unlisted) > TOLERATED_SHARE * len(files):
+    if len(unlisted) > tolerated_missing(len(files)):
         raise ValueError(
             f"{len(unlisted):,} of {len(files):,} images are not in {root / LABEL_FILE}, first "
             f"{unlisted.iloc[0]}: the list is cut short; expected 12,271 + 3,068 lines"
@@ -103,22 +102,6 @@ def read_rafdb(
     return check_index(index, 7), dropped.sort_values(**train_first)
 
 
-def count_differences(index: pd.DataFrame) -> pd.DataFrame:
-    """Return where the images of a split and class are not as many as published.
-
-    Columns `split`, `expression`, `expected`, `found`; no rows if all agree. Noisy training
-    labels differ, as they should.
-    """
-    found = index.value_counts(["split", "label"]).to_dict()
-    table = pd.DataFrame(
-        [(split, name, count) for split in COUNTS for name, count in COUNTS[split].items()],
-        columns=["split", "expression", "expected"],
-    )
-    keys = zip(table["split"], table["expression"].map(class_id), strict=True)
-    table["found"] = [found.get(key, 0) for key in keys]
-    return table[table["expected"] != table["found"]].reset_index(drop=True)
-
-
 def _check_root(root: Path) -> None:
     if (root / LABEL_FILE).is_file():
         return
@@ -129,14 +112,14 @@ def _check_root(root: Path) -> None:
     for near in [*above, *below, *(path / "basic" for path in below)]:
         if (near / LABEL_FILE).is_file():
             raise FileNotFoundError(f"{root} is not RAF-DB's root, {near} is: pass root='{near}'")
-    for copy in [root.parent, root, *below]:
-        if all((copy / split / code).is_dir() for split in COUNTS for code in "1234567"):
-            images = [sum(len(_list(copy / s / c, ".jpg")) for c in "1234567") for s in COUNTS]
-            raise FileNotFoundError(
-                f"{copy} has class folders 1..7 under train/ and test/ with {images[0]:,} and "
-                f"{images[1]:,} images: another set than RAF-DB's 12,271 and 3,068 (such copies are"
-                f" re-aligned, some with 12,175); ask the owners for the set itself; {LAYOUT}"
-            )
+    if found := find_class_folders(root):
+        copy, images = found
+        raise FileNotFoundError(
+            f"{copy} has class folders under {'/ and '.join(images)}/ with "
+            f"{' and '.join(f'{count:,}' for count in images.values())} images: another set than "
+            "RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some with 12,175); ask the "
+            f"owners for the set itself; {LAYOUT}"
+        )
     holds = f"{root} {_contents(root)}; EmoLabel/ {_contents(root / 'EmoLabel')}"
     raise FileNotFoundError(f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}")
 

@@ -15,9 +15,12 @@ from itertools import combinations
 import krippendorff
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.metrics import cohen_kappa_score
 
 from nlalib.index import SPLITS, VOTE_COLUMNS, VOTE_NAMES
 from nlalib.labels import EXPRESSIONS, expressions
+from nlalib.votes import label_from_votes
 
 VOTE_SETS = {"expressions": EXPRESSIONS, "all": VOTE_NAMES}
 
@@ -156,31 +159,52 @@ def rank_ambiguous_pairs(shares_by_label: pd.DataFrame) -> pd.DataFrame:
     return ranked.sort_values("mean_share", ascending=False, ignore_index=True)
 
 
-def identical_to_training(index: pd.DataFrame, digests: pd.Series) -> pd.DataFrame:
-    """Count, by split, the images that the training split holds too.
+def retest_agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Compare two sets of votes on the same images, cast independently of each other.
 
     Parameters
     ----------
-    index : pandas.DataFrame
-        N rows with `split`.
-    digests : pandas.Series
-        (N,), a digest of each image's pixels or file, aligned with `index`.
+    first, second : pandas.DataFrame
+        N rows each, of the same images in the same order, with `nlalib.index.VOTE_COLUMNS`.
 
     Returns
     -------
     pandas.DataFrame
-        One row a split: `images`, `repeated` (an image with the same digest lies in the same
-        split) and `in_train` (the same digest lies in the training split; for the training
-        split itself this is 0 by definition).
+        One row for "all" images and one for each expression that is the label of an image by the
+        first votes (rule `argmax`): `images`; `same_label`, the share to which the second votes
+        give the same label; `total_variation`, the mean distance of the two distributions over
+        all ten columns, 0 (equal) to 1. For "all" also `kappa` (Cohen) of the labels, where
+        images without an expression are a class of their own, and `entropy_rank_correlation`
+        (Spearman) of the two entropies over all columns; NaN in the other rows.
+
+    Raises
+    ------
+    ValueError
+        If the two have not the same number of rows.
     """
-    table = pd.DataFrame({"split": index["split"].to_numpy(), "digest": digests.to_numpy()})
-    table["repeated"] = table.duplicated(["split", "digest"], keep=False)
-    training = table.loc[table["split"] == "train", "digest"]
-    table["in_train"] = table["digest"].isin(training) & (table["split"] != "train")
-    grouped = table.groupby("split")
-    counts = grouped[["repeated", "in_train"]].sum().assign(images=grouped.size())
-    splits = [split for split in SPLITS if split in counts.index]
-    return counts.loc[splits, ["images", "repeated", "in_train"]].astype("int64")
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} rows of votes; pass the same images")
+    labels = [label_from_votes(votes, "argmax", 8)["label"].to_numpy() for votes in (first, second)]
+    shares = [vote_shares(votes, "all").to_numpy() for votes in (first, second)]
+    entropies = [vote_entropy(votes, "all") for votes in (first, second)]
+    images = pd.DataFrame(
+        {
+            "label": labels[0],
+            "same_label": labels[0] == labels[1],
+            "total_variation": np.abs(shares[0] - shares[1]).sum(axis=1) / 2,
+        }
+    )
+    columns = {
+        "images": ("label", "size"),
+        "same_label": ("same_label", "mean"),
+        "total_variation": ("total_variation", "mean"),
+    }
+    every = images.groupby(np.full(len(images), "all")).agg(**columns)
+    every["kappa"] = cohen_kappa_score(*labels)
+    every["entropy_rank_correlation"] = spearmanr(*entropies).statistic
+    by_label = images[images["label"] >= 0].groupby("label").agg(**columns)
+    by_label.index = by_label.index.map(dict(enumerate(EXPRESSIONS)))
+    return pd.concat([every, by_label]).rename_axis("expression")
 
 
 def _counts(votes: pd.DataFrame, columns: str) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from nlalib.labels import EXPRESSIONS
 from nlalib.statistics import (
     annotator_agreement,
     class_counts,
-    identical_to_training,
     imbalance_ratio,
     rank_ambiguous_pairs,
+    retest_agreement,
     vote_entropy,
     vote_shares,
     vote_shares_by_label,
@@ -176,17 +176,27 @@ def test_pairs_cover_seven_classes_once():
     assert len(rank_ambiguous_pairs(vote_shares_by_label(index, 8, "all"))) == 8 * 7 // 2
 
 
-def test_identical_images_are_counted_by_split():
-    index = pd.DataFrame(
-        {"split": ["train", "train", "train", "test", "test", "test", "validation"]},
-        index=[9, 8, 7, 6, 5, 4, 3],
-    )
-    digests = pd.Series(list("aabaccd"), index=index.index)
-    counts = identical_to_training(index, digests)
-    assert list(counts.index) == ["train", "validation", "test"]
-    assert counts.loc["train"].to_dict() == {"images": 3, "repeated": 2, "in_train": 0}
-    assert counts.loc["test"].to_dict() == {"images": 3, "repeated": 2, "in_train": 1}
-    assert counts.loc["validation"].to_dict() == {"images": 1, "repeated": 0, "in_train": 0}
+def test_retest_of_three_images_by_hand():
+    first = make_votes({"fear": 10}, {"fear": 6, "anger": 4}, {"unknown": 7, "fear": 3})
+    second = make_votes({"fear": 8, "anger": 2}, {"anger": 9, "fear": 1}, {"unknown": 10})
+    table = retest_agreement(first, second)
+    assert list(table.index) == ["all", "fear"]
+    assert table["images"].to_dict() == {"all": 3, "fear": 2}
+    assert table["same_label"].to_dict() == pytest.approx({"all": 2 / 3, "fear": 1 / 2})
+    # Half the sum of differences: 0.2, 0.5, 0.3.
+    assert table["total_variation"].to_dict() == pytest.approx({"all": 1 / 3, "fear": 0.35})
+    # Labels fear, fear, none against fear, anger, none: 2/3 agree, 1/3 would by chance.
+    assert table.at["all", "kappa"] == pytest.approx((2 / 3 - 1 / 3) / (1 - 1 / 3))
+    assert math.isnan(table.at["fear", "kappa"])
+
+
+def test_retest_of_the_same_votes_is_perfect():
+    votes = make_votes({"fear": 10}, {"anger": 6, "fear": 4}, {"happiness": 5, "neutral": 3})
+    everything = retest_agreement(votes, votes).loc["all"]
+    perfect = {"same_label": 1, "total_variation": 0, "kappa": 1, "entropy_rank_correlation": 1}
+    assert everything[list(perfect)].to_dict() == pytest.approx(perfect)
+    with pytest.raises(ValueError, match="3 and 2 rows of votes"):
+        retest_agreement(votes, votes[:2])
 
 
 def test_wrong_arguments_are_refused():
