@@ -123,10 +123,16 @@ def affine_transform(points: np.ndarray, template: np.ndarray) -> AffineTransfor
     return AffineTransform.from_estimate(_check_triangle(points), template)
 
 
-def warp_image(image: np.ndarray, transform: AffineTransform, size: int) -> np.ndarray:
+def warp_image(
+    image: np.ndarray,
+    transform: AffineTransform,
+    size: int,
+    *,
+    border: int = cv2.BORDER_CONSTANT,
+) -> np.ndarray:
     """Return the square of `size` pixels that `transform` cuts out of `image`.
 
-    Bilinear; what lies outside the image is black. Where the crop is smaller than its source, the
+    Bilinear. Where the crop is smaller than its source, the
     source is smoothed first, with the width `skimage.transform.resize` uses against aliasing.
 
     Parameters
@@ -137,6 +143,9 @@ def warp_image(image: np.ndarray, transform: AffineTransform, size: int) -> np.n
         From points of the image to points of the crop.
     size : int
         Side of the crop in pixels.
+    border : int
+        What lies outside the image, as OpenCV names it: black, or with `cv2.BORDER_REPLICATE` the
+        nearest pixel of the image.
 
     Returns
     -------
@@ -160,7 +169,11 @@ def warp_image(image: np.ndarray, transform: AffineTransform, size: int) -> np.n
     linear, half = matrix[:, :2], np.array([0.5, 0.5])
     shift = linear @ half + matrix[:, 2] - half
     return cv2.warpAffine(
-        image, np.column_stack([linear, shift]), (size, size), flags=cv2.INTER_LINEAR
+        image,
+        np.column_stack([linear, shift]),
+        (size, size),
+        flags=cv2.INTER_LINEAR,
+        borderMode=border,
     )
 
 

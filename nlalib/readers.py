@@ -1,5 +1,6 @@
 """What the readers of the three sets share: what they tolerate, and what they recognise."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from nlalib.labels import class_id
 
 # So many files or labels without their counterpart are a quirk to count; more is an error.
 TOLERATED_SHARE, TOLERATED_IMAGES = 0.01, 5
+# In a folder of images that `nlalib.aligned_images` made: how they were aligned.
+SETTINGS_FILE = "alignment.json"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -86,3 +89,12 @@ def _class_images(folder: Path) -> list[int]:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
+
+
+def alignment_settings(folder: str | os.PathLike) -> dict | None:
+    """Return how the images of a folder were aligned; None for a set as it ships.
+
+    It changes what a run computes, so it belongs to what a run is known by.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -20,7 +20,9 @@ from nlalib.alignment import (
     three_landmarks,
     warp_image,
 )
-from nlalib.detection import detect_faces
+from nlalib.detection import detect_faces, find_face
+from nlalib.index import LANDMARK_COLUMNS
+from nlalib.rendered import render_face, rendered_index
 
 # A face somewhat longer than the template, in an image of 300 x 400 pixels.
 FACE = np.array([[150.0, 120.0], [214.0, 130.0], [176.0, 160.0], [146.0, 200.0], [190.0, 206.0]])
@@ -157,6 +159,13 @@ def test_what_lies_outside_the_image_is_black():
     assert crop.max() == 255
 
 
+def test_border_may_repeat_the_image_instead():
+    white = np.full((50, 50, 3), 255, np.uint8)
+    shrink = similarity_transform(TEMPLATE * 100, TEMPLATE * 50)
+    assert warp_image(white, shrink, 50).min() == 0
+    assert warp_image(white, shrink, 50, border=cv2.BORDER_REPLICATE).min() == 255
+
+
 @pytest.mark.parametrize("method", ["similarity", "affine"])
 @pytest.mark.parametrize(
     ("points", "message"),
@@ -209,6 +218,44 @@ def test_detector_finds_the_one_face_of_the_photograph(astronaut):
     check_astronaut(detect_faces(astronaut), tolerance=4)
 
 
+def test_face_is_found_with_its_box_and_score_kept(astronaut):
+    first, face = detect_faces(astronaut), find_face(astronaut)
+    check_astronaut(face, tolerance=4)
+    assert np.array_equal(face.boxes, first.boxes[:1])
+    assert np.array_equal(face.scores, first.scores[:1])
+    assert not np.array_equal(face.points, first.points[:1])
+
+
+def test_mirrored_image_has_mirrored_landmarks(astronaut):
+    """The views hold each mirror already, so only the first look's box differs."""
+    mirrored = find_face(np.ascontiguousarray(astronaut[:, ::-1])).points[0]
+    back = (mirrored * [-1, 1] + [512, 0])[[1, 0, 2, 4, 3]]
+    between_eyes = 44
+    assert np.abs(back - find_face(astronaut).points[0]).max() < 0.03 * between_eyes
+
+
+def test_four_views_are_nearer_to_the_known_landmarks_of_drawn_faces():
+    faces = rendered_index(train=20, test=0, seed=11)
+    known = faces[LANDMARK_COLUMNS].to_numpy().reshape(-1, 5, 2) * 224
+    images = [render_face(path, 224) for path in faces["path"]]
+    errors = [
+        np.median(landmark_error(np.array([find(image).points[0] for image in images]), known)[1])
+        for find in (detect_faces, find_face)
+    ]
+    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < 0.06
+
+
+def test_the_face_of_a_tight_crop_is_seen_up_to_its_border(astronaut):
+    corner = np.array([178, 60])
+    crop = np.ascontiguousarray(astronaut[60:165, 178:275])
+    faces = find_face(crop)
+    check_astronaut(
+        faces._replace(boxes=faces.boxes + np.tile(corner, 2), points=faces.points + corner),
+        tolerance=5,
+    )
+
+
 def test_detector_agrees_with_its_package_up_to_whole_pixels(astronaut):
     retinaface = pytest.importorskip("retinaface")
     (theirs,) = retinaface.detect_faces(astronaut)
@@ -232,10 +279,11 @@ def test_detector_orders_faces_by_size(astronaut):
 
 
 def test_detector_finds_nothing_in_a_blank_image():
-    faces = detect_faces(np.full((120, 160, 3), 128, np.uint8))
-    assert faces.boxes.shape == (0, 4)
-    assert faces.scores.shape == (0,)
-    assert faces.points.shape == (0, 5, 2)
+    for find in (detect_faces, find_face):
+        faces = find(np.full((120, 160, 3), 128, np.uint8))
+        assert faces.boxes.shape == (0, 4)
+        assert faces.scores.shape == (0,)
+        assert faces.points.shape == (0, 5, 2)
 
 
 def test_small_faces_are_found_because_they_are_enlarged(astronaut):
