@@ -1,6 +1,13 @@
 # A study's workflow: `make study CONFIG=configs/<study>.yaml`.
 # Every step calls papermill on a notebook; what is done is not done again.
+#
+# On the CPU as many runs go side by side as --cores has, each with one thread (the Makefile sets
+# OMP_NUM_THREADS). On a machine with GPUs each run has one for itself and waits for it, so
+# --cores may be larger; --resources gpu=N keeps the waiting runs from starting at all. On Slurm
+# (--profile profiles/slurm) each run is a job that asks for its GPUs.
+import os
 import shlex
+from pathlib import Path
 
 import yaml
 
@@ -14,6 +21,32 @@ FOLDER = display_path(study.folder)
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 # Of what a training run prints, its lines on epochs go to the terminal.
 EPOCHS_TO_TERMINAL = "--stdout-file >(grep --line-buffered epoch >&2)"
+
+# How many GPUs a process asks for: --config gpu=0 trains on machines that have none to give.
+GPU = int(config.get("gpu", 1))
+LOCAL_GPUS = int(config.get("local_gpus", len(list(Path("/dev").glob("nvidia[0-9]*")))))
+
+
+def gpus_of(wildcards) -> int:
+    run = study.runs[wildcards.run_id]
+    return 0 if run.device == "cpu" else GPU * run.processes
+
+
+def take_one_gpu(wildcards) -> str:
+    """Shell commands that wait for a GPU of this machine that no other run holds, and take it.
+
+    The lock ends with the run. Where somebody else gives out GPUs (Slurm, a user's
+    CUDA_VISIBLE_DEVICES), or one run uses several, there is nothing to do.
+    """
+    given = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ)
+    if given or not LOCAL_GPUS or gpus_of(wildcards) != 1:
+        return ""
+    numbers = " ".join(map(str, range(LOCAL_GPUS)))
+    return (
+        f'mkdir -p {RUNS}; taken=; while [ -z "$taken" ]; do for gpu in {numbers}; do '
+        f'exec 9>{RUNS}/.gpu$gpu; if flock -n 9; then taken=$gpu; break; fi; done; '
+        '[ -n "$taken" ] || sleep 1; done; export CUDA_VISIBLE_DEVICES=$taken; '
+    )
 
 
 def as_yaml(parameters: dict) -> str:
@@ -61,10 +94,14 @@ rule train:
         f"{RUNS}/{{run_id}}/done",
     params:
         yaml=run_parameters,
+        gpu=take_one_gpu,
     threads: 1
+    resources:
+        gpu=gpus_of,
     message:
         "training {wildcards.run_id}"
     shell:
+        "{params.gpu}"
         f"{PAPERMILL} {EPOCHS_TO_TERMINAL} notebooks/{TRAINING_NOTEBOOK}.ipynb"
         f" {RUNS}/{{wildcards.run_id}}/notebook.ipynb -y {{params.yaml}}"
 
@@ -92,7 +129,9 @@ rule results:
         done(),
     output:
         f"{FOLDER}/results.csv",
+        f"{FOLDER}/epochs.csv",
+        f"{FOLDER}/differences.csv",
     message:
-        "table of all runs"
+        "tables of all runs"
     shell:
         f"python -m nlalib collect {STUDY_FILE}"

@@ -1,10 +1,17 @@
 """`python -m nlalib`: what the Makefile and the workflow do with tables.
 
 check CONFIG     read the data sets of the runs that are still to do; an error says what is amiss
-collect CONFIG   write the study's long table from its finished runs
-show CONFIG      print the study's table and say where its figures and notebooks are
-publish CONFIG   copy the study's table and figures to results/ and figures/, to be committed
+collect CONFIG   write the study's long tables from its finished runs: results, facts over epochs,
+                 differences between methods
+show CONFIG      print the study's table and differences, and say where its files are
+publish CONFIG   copy the study's tables and figures to results/ and figures/, to be committed
+robustness CONFIG
+                 write how finished runs stand up to corrupted test images, their calibration, and
+                 the similarity of their classes; publish copies these tables too
+leakage CONFIG   write how much finished runs owe to test images that they trained on
+audit DATASET    compare an unpacked set with what is published (audit --help says more)
 readme           write the headline table of results/ into README.md
+align DATASET    align all faces of a set into a folder (`align --help`)
 """
 
 import argparse
@@ -14,13 +21,29 @@ from pathlib import Path
 
 import pandas as pd
 
+from nlalib import audit
+from nlalib.comparisons import study_differences
 from nlalib.datasets import dataset_parameters, load_dataset
+from nlalib.epoch_facts import study_epoch_facts
+from nlalib.leakage import leakage
 from nlalib.paths import ROOT, display_path
 from nlalib.runs import write_atomically
 from nlalib.studies import Study, read_study
-from nlalib.tables import headline, markdown, study_table
+from nlalib.tables import (
+    OPTIONAL_TABLES,
+    SIDE_TABLES,
+    difference_in_words,
+    headline,
+    markdown,
+    read_table,
+    study_table,
+)
 
 _BEGIN, _END = "<!-- headline table: made by `make readme` -->", "<!-- end of headline table -->"
+
+
+# Whose tables the README shows; those of the grids are long, and read in their notebooks.
+README_STUDIES = ("embedded", "ferplus_small")
 
 
 def check(config: str) -> None:
@@ -35,16 +58,43 @@ def check(config: str) -> None:
 
 
 def collect(config: str) -> None:
-    """Write the study's long table."""
+    """Write the study's long tables, their numbers to six decimals."""
     study = read_study(config)
-    table = study_table(study)
-    path = study.folder / "results.csv"
-    write_atomically(path, lambda unfinished: table.to_csv(unfinished, index=False))
+    _write_tables(
+        study,
+        {
+            "results": study_table(study),
+            "epochs": study_epoch_facts(study),
+            "differences": pd.concat(
+                [study_differences(study, reference) for reference in study.references]
+            ),
+        },
+    )
 
 
-def _collected(study: Study) -> Path:
-    """Return the path of the study's long table; FileNotFoundError if there is none yet."""
-    path = study.folder / "results.csv"
+def robustness(config: str) -> None:
+    """Write the study's optional tables; a run whose rows are there already is not run again."""
+    from nlalib.robustness import study_tables  # scikit-image: no other command needs it.
+
+    study = read_study(config)
+    _write_tables(study, study_tables(study, report=lambda line: print(line, flush=True)))
+    print(
+        f"wrote {', '.join(f'{name}.csv' for name in OPTIONAL_TABLES)} in "
+        f"{display_path(study.folder)}"
+    )
+
+
+def _write_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
+    for name, table in tables.items():
+        write_atomically(
+            study.folder / f"{name}.csv",
+            lambda unfinished, table=table: table.round(6).to_csv(unfinished, index=False),
+        )
+
+
+def _collected(study: Study, name: str = "results") -> Path:
+    """Return the path of one of the study's long tables; FileNotFoundError if there is none yet."""
+    path = study.folder / f"{name}.csv"
     if not path.is_file():
         raise FileNotFoundError(
             f"no {display_path(path)}; run the study {study.name} to its end (make study)"
@@ -57,7 +107,11 @@ def show(config: str) -> None:
     study = read_study(config)
     table = _collected(study)
     print(f"\n{study.title}\n")
-    print(headline(pd.read_csv(table)).to_string(index=False))
+    print(headline(read_table(table)).to_string(index=False))
+    differences = read_table(_collected(study, "differences")).query("selection == 'last'")
+    if len(differences):
+        print("\nDifferences at the last epoch, in points: mean [over seeds] [over test images]\n")
+        print("\n".join(difference_in_words(row) for _, row in differences.iterrows()))
     where = {
         "table": table,
         "figures": study.folder / "figures",
@@ -70,24 +124,42 @@ def show(config: str) -> None:
 
 
 def publish(config: str) -> None:
-    """Copy the study's table and figures to the committed folders.
+    """Copy the study's tables and figures to the committed folders.
 
     Not the figures of 06: the committed ones show all published studies, and are drawn from
     their tables by `make notebooks`.
     """
     study = read_study(config)
+    tables = {study.name: _collected(study)}
+    tables |= {f"{study.name}_{name}": _collected(study, name) for name in SIDE_TABLES}
+    for name in OPTIONAL_TABLES:
+        if (study.folder / f"{name}.csv").is_file():
+            tables[f"{study.name}_{name}"] = _collected(study, name)
+            _check_same_runs(study, name, config)
     for folder in ("results", "figures"):
         (ROOT / folder).mkdir(exist_ok=True)
-    shutil.copy(_collected(study), ROOT / "results" / f"{study.name}.csv")
+    for name, table in tables.items():
+        shutil.copy(table, ROOT / "results" / f"{name}.csv")
     for figure in sorted((study.folder / "figures").glob("*")):
         if not figure.name.startswith("06_"):
             shutil.copy(figure, ROOT / "figures" / figure.name)
-    print(f"wrote results/{study.name}.csv")
+    print(f"wrote {', '.join(f'results/{name}.csv' for name in tables)}")
+
+
+def _check_same_runs(study: Study, name: str, config: str) -> None:
+    """Raise ValueError if an optional table is older than the study's runs."""
+    runs = set(read_table(_collected(study, name))["run_id"])
+    if runs != set(read_table(_collected(study))["run_id"]):
+        raise ValueError(
+            f"{display_path(study.folder / name)}.csv has other runs than results.csv beside it; "
+            f"run `python -m nlalib robustness {config}` again"
+        )
 
 
 def headline_section() -> str:
-    """Return the headline table of all published results, as Markdown."""
-    tables = [pd.read_csv(path) for path in sorted((ROOT / "results").glob("*.csv"))]
+    """Return the headline table of `README_STUDIES`, as Markdown."""
+    paths = [ROOT / "results" / f"{name}.csv" for name in README_STUDIES]
+    tables = [read_table(path) for path in paths if path.is_file()]
     if not tables:
         raise FileNotFoundError("no table in results/; publish a finished study first")
     parts = [markdown(headline(table).assign(study=table["study"].iloc[0])) for table in tables]
@@ -106,10 +178,17 @@ def readme() -> None:
 
 
 COMMANDS = {"check": check, "collect": collect, "show": show, "publish": publish}
+COMMANDS |= {"robustness": robustness, "leakage": leakage}
 
 
 def main() -> int:
     """Run the command line; return its exit status."""
+    if sys.argv[1:2] == ["audit"]:
+        return audit.main(sys.argv[2:])
+    if sys.argv[1:2] == ["align"]:
+        from nlalib import aligned_sets  # OpenCV and scikit-image: no other command needs them.
+
+        return aligned_sets.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m nlalib",
         description=__doc__,

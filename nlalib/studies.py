@@ -4,6 +4,7 @@ study: embedded                    # names the study's table, results/<study>.cs
 title: one line for people
 notebooks:                         # executed beside the training, with these parameters
   02_dataset_statistics: {faces: 3000}
+references: [ce]                   # optional: methods that the others are compared with
 fixed: {dataset: rendered}         # parameters of 04_training that all runs share
 grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run; or a list of such grids
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from nlalib.methods import METHODS
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
 from nlalib.runs import RunConfig, checked_type, refuse_unknown
 
@@ -33,12 +35,15 @@ class Study:
         Parameters of each notebook that is executed beside the training.
     runs : dict of str to RunConfig
         By run id, in the order of the grid.
+    references : tuple of str
+        Methods, with their own settings, that all others are compared with.
     """
 
     name: str
     title: str
     notebooks: dict[str, dict]
     runs: dict[str, RunConfig]
+    references: tuple[str, ...] = ("ce",)
 
     @property
     def folder(self) -> Path:
@@ -68,8 +73,10 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(content, dict):
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
     keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
+    keys["references"] = list
     try:
         refuse_unknown(content, list(keys), "key")
+        content.setdefault("references", ["ce"])
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"missing key {', '.join(missing)}")
@@ -85,13 +92,16 @@ def read_study(path: str | Path) -> Study:
         notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
         there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
         refuse_unknown(notebooks, there, "notebook")
+        refuse_unknown(content["references"], list(METHODS), "method in references")
         configs = [RunConfig.from_parameters(given) for given in _combinations(content)]
         runs = {config.run_id: config for config in configs}
         if len(runs) < len(configs):
             raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    return Study(content["study"], content["title"], notebooks, runs)
+    return Study(
+        content["study"], content["title"], notebooks, runs, tuple(content["references"])
+    )
 
 
 def _combinations(content: dict) -> list[dict]:

@@ -1,13 +1,14 @@
 """From finished runs to the long table of a study, and from that to tables for readers."""
 
 import json
+import os
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from nlalib.evaluation import SELECTION_RULES, selected_epoch
+from nlalib.paths import resolve
 from nlalib.runs import RunConfig
 from nlalib.studies import Study, training_command
 
@@ -23,6 +24,29 @@ SETTING = [
     "imbalance_factor",
 ]
 COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
+# A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
+SIDE_TABLES = ("epochs", "differences")
+# And those that `python -m nlalib robustness` writes, of the studies that want them.
+OPTIONAL_TABLES = ("robustness", "calibration", "label_embeddings")
+
+
+def read_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a study's table (results, epochs or differences); a relative path counts from the root.
+
+    Empty `settings`, those of a plain run, are read as "" and not as a missing number.
+    """
+    table = pd.read_csv(resolve(path), dtype={"settings": "str"})
+    if "settings" not in table:  # written before there was the column: plain runs all
+        table.insert(table.columns.get_loc("method") + 1, "settings", "")
+    return table.fillna({"settings": ""})
+
+
+def identity_columns(config: RunConfig, study: str) -> dict:
+    """Return what tells a run apart in long tables: `study`, `run_id`, `SETTING`, `seed`."""
+    parameters = asdict(config)
+    own = {"init": config.initialisation, "settings": config.settings}
+    setting = {name: own.get(name, parameters.get(name)) for name in SETTING}
+    return {"study": study, "run_id": config.run_id, **setting, "seed": config.seed}
 
 
 def run_rows(config: RunConfig, study: str) -> pd.DataFrame:
@@ -43,18 +67,21 @@ def run_rows(config: RunConfig, study: str) -> pd.DataFrame:
         rows.append(("best_test", name, metrics[f"test_{name}"].max()))
     seconds = json.loads((config.folder / "done").read_text())["seconds"]
     rows.append(("last", "training_seconds", seconds))
-    identity = {
-        "study": study,
-        "run_id": config.run_id,
-        **{name: asdict(config)[name] for name in ("dataset", "method", "backbone", "epochs")},
-        "init": config.initialisation,
-        "seed": config.seed,
-        "noise_rate": config.noise_rate,
-        "imbalance_factor": config.imbalance_factor,
-        "settings": config.settings,
-    }
     table = pd.DataFrame(rows, columns=["selection", "metric", "value"])
-    return table.assign(**identity)[COLUMNS]
+    return table.assign(**identity_columns(config, study))[COLUMNS]
+
+
+def require_done(study: Study) -> None:
+    """Raise FileNotFoundError if a run is missing or unfinished: no hole is averaged away.
+
+    The message gives the command that makes the run.
+    """
+    for config in study.runs.values():
+        if not config.is_done:
+            raise FileNotFoundError(
+                f"run {config.run_id} of study {study.name} is not done; make it with\n"
+                f"  {training_command(config)}"
+            )
 
 
 def study_table(study: Study) -> pd.DataFrame:
@@ -63,15 +90,9 @@ def study_table(study: Study) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If a run is missing or unfinished: no hole is averaged away. The message gives the
-        command that makes it.
+        If a run is not done, see `require_done`.
     """
-    for config in study.runs.values():
-        if not config.is_done:
-            raise FileNotFoundError(
-                f"run {config.run_id} of study {study.name} is not done; make it with\n"
-                f"  {training_command(config)}"
-            )
+    require_done(study)
     tables = [run_rows(config, study.name) for config in study.runs.values()]
     return pd.concat(tables, ignore_index=True)
 
@@ -95,13 +116,19 @@ def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
     ValueError
         If there are no such rows, or several runs of one setting share a seed.
     """
-    chosen = _chosen(results, metric, selection)
+    chosen = chosen_rows(results, metric, selection)
     grouped = chosen.groupby(SETTING, sort=False, dropna=False)["value"]
     return grouped.agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
 
 
-def _chosen(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
-    """Return the rows of one metric and selection rule: one for each setting and seed."""
+def chosen_rows(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
+    """Return the rows of one metric and selection rule: one for each setting and seed.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or several runs of one setting share a seed.
+    """
     chosen = results.query("metric == @metric and selection == @selection")
     if chosen.empty:
         raise ValueError(
@@ -116,50 +143,6 @@ def _chosen(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
             f"something that is not among {', '.join(SETTING)}; tabulate them apart"
         )
     return chosen
-
-
-def paired_difference(
-    results: pd.DataFrame,
-    method: str,
-    baseline: str,
-    metric: str,
-    selection: str,
-    confidence: float = 0.95,
-) -> dict:
-    """Return the mean difference of two methods over the seeds that both have, with its interval.
-
-    Student's t interval of the paired differences. It speaks of seeds, not of other test images
-    or data sets, and with two or three seeds it is wide.
-
-    Returns
-    -------
-    dict
-        `difference`, `low`, `high` (fractions; NaN bounds for one pair), `n`.
-
-    Raises
-    ------
-    ValueError
-        If a method has no results, the two have no seed in common, or the results hold more
-        than one setting a method.
-    """
-    chosen = _chosen(results, metric, selection)
-    other = [name for name in SETTING if name != "method" and chosen[name].nunique() > 1]
-    if other:
-        raise ValueError(f"the results differ in {', '.join(other)} too; give those of one setting")
-    wide = chosen.pivot(index="seed", columns="method", values="value")
-    for name in (method, baseline):
-        if name not in wide:
-            raise ValueError(f"no results of method {name!r}; there are {list(wide.columns)}")
-    differences = (wide[method] - wide[baseline]).dropna().to_numpy()
-    n = len(differences)
-    if n == 0:
-        raise ValueError(f"{method!r} and {baseline!r} have no seed in common")
-    mean = float(differences.mean())
-    if n == 1:
-        return {"difference": mean, "low": np.nan, "high": np.nan, "n": 1}
-    error = differences.std(ddof=1) / np.sqrt(n)
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * error
-    return {"difference": mean, "low": mean - reach, "high": mean + reach, "n": n}
 
 
 def headline(results: pd.DataFrame) -> pd.DataFrame:
@@ -177,6 +160,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
                 {
                     "data set": one["dataset"],
                     "method": one["method"],
+                    "setting": setting_in_words(one),
                     "network": one["backbone"],
                     "init": one["init"],
                     "epochs": one["epochs"],
@@ -187,6 +171,25 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def setting_in_words(row: pd.Series) -> str:
+    """Return noise, imbalance and other choices of a row, "" where there is nothing to say."""
+    words = [f"noise {row['noise_rate']:.0%}"] if row["noise_rate"] else []
+    words += [f"imbalance {row['imbalance_factor']:g}"] if row["imbalance_factor"] > 1 else []
+    return ", ".join(words + ([row["settings"]] if row["settings"] else []))
+
+
+def difference_in_words(row: pd.Series) -> str:
+    """Return one comparison of `nlalib.comparisons` as a line, in points."""
+    name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
+    points = [
+        f"{100 * row['difference']:+.1f}",
+        f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]",
+        f"[{100 * row['images_low']:+.1f}, {100 * row['images_high']:+.1f}]",
+    ]
+    metric = row["metric"].replace("_", " ")
+    return f"{name} - {row['reference']}, {metric}: {' '.join(points)}, n = {row['n']}"
 
 
 def percent(mean: float, deviation: float) -> str:

@@ -3,10 +3,8 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from nlalib import __main__ as command_line
 from nlalib.runs import RunConfig
@@ -14,10 +12,11 @@ from nlalib.studies import Study
 from nlalib.tables import (
     COLUMNS,
     SETTING,
+    difference_in_words,
     headline,
     markdown,
-    paired_difference,
     percent,
+    read_table,
     run_rows,
     study_table,
     summary,
@@ -76,6 +75,7 @@ def test_rows_of_a_run_by_hand(runs):
             "run_id": CONFIG.run_id,
             "dataset": "rendered",
             "method": "nla",
+            "settings": "",
             "backbone": "resnet18_narrow16",
             "init": "random",
             "epochs": 4,
@@ -121,7 +121,7 @@ def results_of(values: dict[str, list[float]], **setting) -> pd.DataFrame:
                     row |= {"selection": selection, "metric": metric, "value": factor * value}
                     rows.append(row)
     fixed = {"study": "tiny", "dataset": "rendered", "backbone": "small", "init": "random"}
-    fixed |= {"epochs": 4, "noise_rate": 0.1, "imbalance_factor": 1.0, **setting}
+    fixed |= {"epochs": 4, "noise_rate": 0.1, "imbalance_factor": 1.0, "settings": "", **setting}
     return pd.DataFrame(rows).assign(**fixed)[COLUMNS]
 
 
@@ -152,53 +152,40 @@ def test_summary_keeps_settings_apart():
 
 def test_runs_that_differ_in_something_untold_are_not_averaged():
     other = RESULTS.query("method == 'nla'").assign(run_id="nla with another lambda")
-    for function in (summary, lambda *given: paired_difference(given[0], "nla", "ce", *given[1:])):
-        with pytest.raises(ValueError, match="have one setting and seed: they differ in something"):
-            function(pd.concat([RESULTS, other]), "overall_accuracy", "last")
+    with pytest.raises(ValueError, match="have one setting and seed: they differ in something"):
+        summary(pd.concat([RESULTS, other]), "overall_accuracy", "last")
+
+
+def test_settings_of_a_method_are_told_apart():
+    other = RESULTS.query("method == 'nla'").assign(run_id="other", settings="trade_off=0.25")
+    table = summary(pd.concat([RESULTS, other]), "overall_accuracy", "last")
+    assert table["settings"].tolist() == ["", "", "trade_off=0.25"]
+    assert table["n"].tolist() == [3, 3, 3]
+
+
+def test_row_names_the_choices_of_its_run(runs):
+    settings = {"method_settings": {"trade_off": 0.25}, "precision": "bf16"}
+    config = replace(CONFIG, method="nla", **settings)
+    write_run(config)
+    assert run_rows(config, "tiny")["settings"].unique() == ["precision=bf16, trade_off=0.25"]
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "tiny.csv"
+    mixed = pd.concat([RESULTS, RESULTS.assign(settings="trade_off=0.25")], ignore_index=True)
+    for table in (RESULTS, mixed):
+        table.to_csv(path, index=False)
+        pd.testing.assert_frame_equal(read_table(path), table, check_dtype=False)
+    # Written before there was the column.
+    RESULTS.drop(columns="settings").to_csv(path, index=False)
+    old = read_table(path)
+    assert list(old.columns) == COLUMNS
+    assert set(old["settings"]) == {""}
 
 
 def test_summary_of_nothing_says_what_there_is():
     with pytest.raises(ValueError, match=r"no rows for metric 'nll'.*mean_accuracy.*best_test"):
         summary(RESULTS, "nll", "last")
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_paired_difference_is_that_of_scipy(confidence):
-    found = paired_difference(RESULTS, "nla", "ce", "overall_accuracy", "last", confidence)
-    test = stats.ttest_rel([0.75, 0.74, 0.83], [0.70, 0.72, 0.77])
-    interval = test.confidence_interval(confidence)
-    assert found["difference"] == pytest.approx((0.05 + 0.02 + 0.06) / 3)
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
-    assert found["n"] == 3
-
-
-def test_pairs_are_matched_by_seed_and_not_by_order():
-    shuffled = RESULTS.sample(frac=1, random_state=0)
-    incomplete = shuffled[~((shuffled["method"] == "ce") & (shuffled["seed"] == 0))]
-    found = paired_difference(incomplete, "nla", "ce", "overall_accuracy", "last")
-    assert found["difference"] == pytest.approx((0.02 + 0.06) / 2)
-    assert found["n"] == 2
-
-
-def test_one_pair_has_no_interval():
-    found = paired_difference(
-        RESULTS.query("seed == 1"), "nla", "ce", "overall_accuracy", "best_test"
-    )
-    assert found["difference"] == pytest.approx(0.02)
-    assert np.isnan(found["low"])
-    assert np.isnan(found["high"])
-    assert found["n"] == 1
-
-
-def test_difference_that_cannot_be_taken():
-    with pytest.raises(ValueError, match=r"no results of method 'rul'; there are \['ce', 'nla'\]"):
-        paired_difference(RESULTS, "rul", "ce", "overall_accuracy", "last")
-    apart = RESULTS.query("(method == 'ce') == (seed == 0)")
-    with pytest.raises(ValueError, match="have no seed in common"):
-        paired_difference(apart, "nla", "ce", "overall_accuracy", "last")
-    two_sets = pd.concat([RESULTS, RESULTS.assign(dataset="ferplus")])
-    with pytest.raises(ValueError, match="differ in dataset too; give those of one setting"):
-        paired_difference(two_sets, "nla", "ce", "overall_accuracy", "last")
 
 
 def test_percent():
@@ -214,6 +201,7 @@ def test_headline_reads_in_words():
     assert table.iloc[0].to_dict() == {
         "data set": "rendered",
         "method": "ce",
+        "setting": "noise 10%",
         "network": "small",
         "init": "random",
         "epochs": 4,
@@ -224,6 +212,22 @@ def test_headline_reads_in_words():
     }
     alone = table[table["method"] == "other"].iloc[0]
     assert (alone["overall accuracy %"], alone["seeds"]) == ("50.0", 1)
+
+
+def test_setting_is_told_in_words():
+    rows = results_of({"nla": [0.5]}, imbalance_factor=20.0, settings="trade_off=0.25")
+    assert headline(rows)["setting"].iloc[0] == "noise 10%, imbalance 20, trade_off=0.25"
+    plain = rows.assign(noise_rate=0.0, imbalance_factor=1.0, settings="")
+    assert set(headline(plain)["setting"]) == {""}
+
+
+def test_difference_in_words():
+    row = {**dict.fromkeys(SETTING, ""), "noise_rate": 0.1, "imbalance_factor": 1.0, "n": 3}
+    row |= {"method": "nla", "reference": "ce", "metric": "mean_accuracy", "difference": -0.0123}
+    row |= {"low": -0.05, "high": 0.02, "images_low": -0.021, "images_high": -0.001}
+    assert difference_in_words(pd.Series(row)) == (
+        "nla, noise 10% - ce, mean accuracy: -1.2 [-5.0, +2.0] [-2.1, -0.1], n = 3"
+    )
 
 
 def test_markdown_of_a_table():
@@ -255,8 +259,15 @@ def project(tmp_path, monkeypatch, runs):
     return tmp_path, run
 
 
-def test_collect_show_publish_and_readme(project, capsys):
+def test_collect_show_and_publish(project, monkeypatch, capsys):
     root, run = project
+    # What is in the two tables beside the results is tested with the modules that make them.
+    facts = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
+    row = {**dict.fromkeys(SETTING, ""), "noise_rate": 0.0, "imbalance_factor": 1.0, "n": 3}
+    row |= {"method": "nla", "reference": "ce", "selection": "last", "metric": "mean_accuracy"}
+    row |= {"difference": 0.01, "low": -0.02, "high": 0.04, "images_low": 0.0, "images_high": 0.02}
+    monkeypatch.setattr(command_line, "study_epoch_facts", lambda study: facts)
+    monkeypatch.setattr(command_line, "study_differences", lambda study: pd.DataFrame([row]))
     study = str(root / "tiny.yaml")
     for command in ("show", "publish"):
         assert run(command, study) == 1
@@ -266,14 +277,31 @@ def test_collect_show_publish_and_readme(project, capsys):
     for method in ("ce", "nla"):
         write_run(RunConfig(epochs=4, method=method))
     assert run("collect", study) == 0
-    collected = root / "runs" / "study-tiny" / "results.csv"
-    assert len(pd.read_csv(collected)) == 22
+    collected = root / "runs" / "study-tiny"
+    assert len(pd.read_csv(collected / "results.csv")) == 22
+    # Six decimals are enough for anything that is printed.
+    assert "0,accuracy_given,0.333333\n" in (collected / "epochs.csv").read_text()
     assert run("show", study) == 0
     shown = capsys.readouterr().out
     assert "A tiny study" in shown
     assert "best on validation" in shown
+    assert "nla - ce, mean accuracy: +1.0 [-2.0, +4.0] [+0.0, +2.0], n = 3" in shown
     assert run("publish", study) == 0
-    assert (root / "results" / "tiny.csv").read_bytes() == collected.read_bytes()
+    for name, file in {"": "results", "_epochs": "epochs", "_differences": "differences"}.items():
+        published = root / "results" / f"tiny{name}.csv"
+        assert published.read_bytes() == (collected / f"{file}.csv").read_bytes()
+    # The table for readers is made of results alone.
+    assert command_line.headline_section().count("| data set |") == 1
+
+
+def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
+    root, run = project
+    (root / "runs" / "study-tiny").mkdir(parents=True)
+    RESULTS.to_csv(root / "runs" / "study-tiny" / "results.csv", index=False)
+    assert run("publish", str(root / "tiny.yaml")) == 1
+    assert "no " in (error := capsys.readouterr().err)
+    assert "study-tiny/epochs.csv; run the study tiny" in error
+    assert not (root / "results" / "tiny.csv").exists()
 
 
 BEGIN, END = command_line._BEGIN, command_line._END
