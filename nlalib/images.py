@@ -2,14 +2,20 @@
 
 The array lies in `nlalib.paths.cache_folder()` under a name that is a digest of what it holds:
 paths, size of the images, and each file's length and time of change. It is written under another
-name and renamed when whole, so a file with the final name is never half written, and two
-processes that build the same array do not disturb each other.
+name and renamed when whole, so a file with the final name is never half written; the second of
+two processes that want the same array waits for the first. Behind the pixels stands a seal, a
+digest of the header and of some images: a file that was cut off, overwritten or put there by
+something else is seen before its first use, and built again.
 """
 
+import fcntl
 import hashlib
+import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -18,9 +24,12 @@ from PIL import Image, UnidentifiedImageError
 from nlalib import face_drawing, face_geometry, rendered
 from nlalib.ferplus import load_kaggle_images
 from nlalib.paths import cache_folder
+from nlalib.storage import writing
 
 _RENDERED = "rendered:"
 _TABLE = ".csv#"
+_SEALED_IMAGES = 64  # as many take part in the seal, evenly spread
+_SEAL_BYTES = hashlib.sha256().digest_size
 
 
 def load_image(path: str, *, root: Path, size: int) -> np.ndarray:
@@ -99,20 +108,36 @@ def image_array(
     FileNotFoundError
         If a file of the index is not below `root`.
     ValueError
-        If a file cannot be decoded, or the stored array is another than it should be.
+        If a file cannot be decoded.
+    OSError
+        If the cache has no room, or cannot be written. What it holds already stays.
     """
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     shape = (len(index), size, size, 3)
     path = folder / f"{_digest(index, root, size)}.npy"
-    if not path.exists():
-        _build(path, index, root, shape, report)
-    images = np.load(path, mmap_mode="r")
-    if images.shape != shape or images.dtype != np.uint8:
-        raise ValueError(
-            f"{path} holds {images.shape} {images.dtype}, not {shape} uint8; delete it"
-        )
-    return images
+    if _damage(path, shape):
+        with writing(folder, needed=int(np.prod(shape))):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _unfinished(path) as file:
+                # Looked at again: another process may have built it until now.
+                if damage := _damage(path, shape):
+                    if report and path.exists():
+                        report(f"decoding anew, as the stored images are {damage}")
+                    _write(file, _decoded(index, root, size, report), shape)
+                    Path(file.name).replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def read_images(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return a copy of the images at `positions`.
+
+    Of a memory-mapped array the pages are let go at once: they stay in the system's cache, but
+    the memory that this process holds does not grow with the images that it has seen.
+    """
+    chosen = images[positions]
+    if isinstance(images.base, mmap.mmap):
+        images.base.madvise(mmap.MADV_DONTNEED)
+    return chosen
 
 
 def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
@@ -135,29 +160,99 @@ def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(
-    path: Path,
-    index: pd.DataFrame,
-    root: Path,
-    shape: tuple[int, ...],
-    report: Callable[[str], None] | None,
-) -> None:
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    try:
-        array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-        tables = _tables(index, root)
-        for position, image_path in enumerate(index["path"]):
-            if image_path in tables:
-                array[position] = _resized(Image.fromarray(tables[image_path]), shape[1])
-            else:
-                array[position] = load_image(image_path, root=root, size=shape[1])
-            if report and (position + 1) % 2000 == 0:
-                report(f"decoded {position + 1:,} of {len(index):,} images")
-        array.flush()
-        del array
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _damage(path: Path, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a stored array; "" for a sound one."""
+    if not path.exists():
+        return "missing"
+    with path.open("rb") as file:
+        try:
+            np.lib.format.read_magic(file)
+            found, fortran_order, kind = np.lib.format.read_array_header_1_0(file)
+        except ValueError:
+            return "no NumPy array"
+        if (found, fortran_order, kind) != (shape, False, np.uint8):
+            return f"{found} {kind}, not {shape} uint8"
+        start, pixels = file.tell(), int(np.prod(shape))
+        length = os.fstat(file.fileno()).st_size
+        if length != start + pixels + _SEAL_BYTES:
+            return f"{length:,} bytes long, not {start + pixels + _SEAL_BYTES:,}"
+        file.seek(0)
+        seal = hashlib.sha256(file.read(start))
+        for position in _sealed(shape[0]):
+            file.seek(start + position * (pixels // shape[0]))
+            seal.update(file.read(pixels // shape[0]))
+        file.seek(start + pixels)
+        return "" if file.read() == seal.digest() else "overwritten: their seal does not fit"
+
+
+def _sealed(images: int) -> list[int]:
+    """Return the positions of the images that take part in the seal."""
+    return sorted(set(np.linspace(0, images - 1, _SEALED_IMAGES).astype(int).tolist()))
+
+
+def _write(file: BinaryIO, images: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Write the array and its seal, one image in memory at a time.
+
+    By plain writes: a full disk then is an error, where a memory-mapped file would end the process.
+    """
+    file.truncate(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    start = file.tell()
+    with Path(file.name).open("rb") as written:
+        seal = hashlib.sha256(written.read(start))
+    sealed = set(_sealed(shape[0]))
+    for position, image in enumerate(images):
+        pixels = image.tobytes()
+        file.write(pixels)
+        if position in sealed:
+            seal.update(pixels)
+    file.write(seal.digest())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[BinaryIO]:
+    """Open the file in which `path` is built, for this process alone; others wait here.
+
+    It is locked, and the lock ends with the process: a file without one was left by a process
+    that was killed, and is removed, whatever array it belongs to.
+    """
+    for left in path.parent.glob("*.unfinished"):
+        with left.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            left.unlink(missing_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    while True:
+        file = unfinished.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if unfinished.exists() and os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
+            break
+        file.close()  # the one before has renamed or removed it while this one waited
+    with file:
+        try:
+            yield file
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _decoded(
+    index: pd.DataFrame, root: Path, size: int, report: Callable[[str], None] | None
+) -> Iterator[np.ndarray]:
+    """Yield the images of the index, one after the other."""
+    tables = _tables(index, root)
+    for position, path in enumerate(index["path"]):
+        if path in tables:
+            yield _resized(Image.fromarray(tables[path]), size)
+        else:
+            yield load_image(path, root=root, size=size)
+        if report and (position + 1) % 2000 == 0:
+            report(f"decoded {position + 1:,} of {len(index):,} images")
 
 
 def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:

@@ -76,7 +76,6 @@ class NarrowResNet(ResNet18):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-
 def _transformer(size: str, num_classes: int) -> nn.Module:
     # Imported when asked for: timm takes seconds to import, and most runs need no transformer.
     from nlalib.vision_transformer import build_vit

@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,8 @@ from nlalib.methods import make_method
 from nlalib.models import BACKBONES, file_digest, initialisation_name
 from nlalib.partial_labels import CANDIDATE_RULES, THRESHOLD_RANGES
 from nlalib.paths import ROOT, resolve, runs_folder
+from nlalib.readers import alignment_settings
+from nlalib.storage import writing
 from nlalib.votes import LABEL_RULES
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
@@ -41,10 +43,12 @@ _TOLD_IN_SETTINGS = (
     "candidate_threshold",
     "view_order",
     "precision",
+    "processes",
 )
 DATASETS = ("rendered", "ferplus", "rafdb", "affectnet")
-# Where a run reads, writes and computes does not change what it computes.
-_NOT_IDENTITY = ("data_root", "initial_weights", "label_file", "device")
+# Where a run reads, writes and computes does not change what it computes. Nor do compilation and
+# the choice of algorithms: like a device, they order sums in other ways.
+_NOT_IDENTITY = ("data_root", "initial_weights", "label_file", "device", "compile", "deterministic")
 # Parameters that came after the first runs: left out of the identity where they are as they
 # were before there was a choice, so that those runs keep their names.
 _LATER = (
@@ -53,6 +57,7 @@ _LATER = (
     "imbalance_factor",
     "candidate_rule",
     "candidate_threshold",
+    "processes",
 )
 
 
@@ -90,6 +95,9 @@ class RunConfig:
     precision: str = "fp32"
     seed: int = 0
     device: str = "auto"
+    processes: int = 1
+    compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self):
         for parameter in fields(self):
@@ -118,7 +126,7 @@ class RunConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}"
                 )
-        at_least = {"epochs": 1, "batch_size": 2, "image_size": 16}
+        at_least = {"epochs": 1, "batch_size": 2, "image_size": 16, "processes": 1}
         not_negative = ("train_images", "test_images", "seed", "data_seed", "lr", "weight_decay")
         for name, least in {**at_least, **dict.fromkeys(not_negative, 0)}.items():
             if not least <= getattr(self, name) < float("inf"):  # false for NaN as well
@@ -127,6 +135,16 @@ class RunConfig:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 0.5")
         if not 0 <= self.noise_rate < 1:
             raise ValueError(f"noise_rate is {self.noise_rate}; it must be from 0 to below 1")
+        if self.processes > 1 and method.keeps_samples:
+            raise ValueError(
+                f"processes is {self.processes}, but method {self.method!r} remembers something of "
+                "each sample, which one process would not tell the others; leave it at 1"
+            )
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(
+                f"batch_size is {self.batch_size} for {self.processes} processes; batch "
+                "normalisation needs at least two images in each"
+            )
         # No parameter may change a run's id alone and nothing else.
         if self.dataset != "ferplus" and self.label_rule != "argmax":
             raise ValueError(
@@ -186,6 +204,10 @@ class RunConfig:
                 del kept[parameter.name]
         if self.label_file:
             kept["labels"] = file_digest(resolve(self.label_file))
+        # Another folder is no other run, but images that were aligned are other images.
+        aligned = alignment_settings(resolve(self.data_root or f"data/{self.dataset}"))
+        if aligned is not None:
+            kept["alignment"] = aligned
         weights = self.initialisation.rpartition("@")[2]
         return {**kept, "initialisation": weights, "results_version": RESULTS_VERSION}
 
@@ -285,14 +307,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename.
 
     So the file at `path` is whole or absent, whenever the process is killed.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written; a file that was at `path` stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        write(unfinished)
-        unfinished.replace(path)
+        with writing(path):  # looks at the disk before the unfinished file gives its room back
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(unfinished)
+            unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is out of reach
+            unfinished.unlink()
 
 
 @contextmanager
@@ -304,8 +333,10 @@ def locked(folder: Path) -> Iterator[None]:
     RuntimeError
         If another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

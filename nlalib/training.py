@@ -1,27 +1,41 @@
 """One training run: a loop over epochs that can be killed at any moment and goes on."""
 
+import pickle
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nlalib.augmentation import EpochDraws, augment, named_recipe, normalise
 from nlalib.datasets import HELD_OUT, TEST, TRAIN, class_votes, training_candidates
+from nlalib.devices import (
+    copy_buffers_of_the_first,
+    deterministic_algorithms,
+    is_first_process,
+    make_accelerator,
+    of_all_processes,
+    prepare_for_processes,
+    share_of,
+    started_processes,
+)
 from nlalib.evaluation import (
     SELECTION_RULES,
     classification_metrics,
     selected_epoch,
     vote_metrics,
 )
+from nlalib.images import read_images
 from nlalib.index import VOTE_COLUMNS
 from nlalib.labels import expressions
 from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
@@ -30,30 +44,7 @@ from nlalib.models import Representation, build_model, load_backbone
 from nlalib.paths import resolve
 from nlalib.runs import RunConfig, environment, locked, write_atomically, write_json
 
-_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _EVALUATION_BATCH = 256
-
-
-def make_accelerator(device: str, precision: str) -> Accelerator:
-    """Return the Accelerator that owns device and precision.
-
-    "auto" leaves the choice to Accelerate: CUDA where there is one, else Apple's GPU, else the CPU.
-
-    Raises
-    ------
-    RuntimeError
-        If "cuda" is asked for and there is none, or if started as several processes.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=_PRECISIONS[precision])
-    if accelerator.num_processes > 1:
-        raise RuntimeError(
-            f"started as {accelerator.num_processes} processes, but a run is one process yet: "
-            "start it plainly, and use several devices for several runs"
-        )
-    return accelerator
 
 
 def make_optimizer(learner: "Learner", config: RunConfig, steps_per_epoch: int):
@@ -73,14 +64,17 @@ def make_optimizer(learner: "Learner", config: RunConfig, steps_per_epoch: int):
     return optimizer, schedulers.ExponentialLR(optimizer, gamma), False
 
 
-def batches(samples: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def batches(
+    samples: int, batch_size: int, seed: int, epoch: int, processes: int = 1
+) -> list[np.ndarray]:
     """Return the positions of each batch of an epoch, shuffled by (seed, epoch) alone.
 
-    A last batch of one image joins the one before: batch normalisation needs two.
+    A last batch with less than two images for each process joins the one before: batch
+    normalisation needs two.
     """
     order = np.random.default_rng([seed, epoch, 0]).permutation(samples)
     parts = [order[start : start + batch_size] for start in range(0, samples, batch_size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) < 2 * processes:
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
 
@@ -155,16 +149,19 @@ class Learner(nn.Module):
 def predict(
     learner: Learner, images: np.ndarray, positions: np.ndarray, accelerator: Accelerator
 ) -> np.ndarray:
-    """Return class probabilities, (len(positions), K) float32, of unaugmented images."""
+    """Return class probabilities, (len(positions), K) float32, of unaugmented images.
+
+    Of several processes each predicts its share, and all return the whole.
+    """
     learner.eval()
-    parts = []
-    for start in range(0, len(positions), _EVALUATION_BATCH):
-        chosen = positions[start : start + _EVALUATION_BATCH]
-        pixels = normalise(to_tensor(images[chosen]).to(accelerator.device))
+    share, parts = share_of(positions, accelerator), []
+    for start in range(0, len(share), _EVALUATION_BATCH):
+        chosen = share[start : start + _EVALUATION_BATCH]
+        pixels = normalise(to_tensor(read_images(images, chosen)).to(accelerator.device))
         with accelerator.autocast():
             logits = learner.predict(pixels)
         parts.append(logits.softmax(dim=1).cpu())
-    return torch.cat(parts).numpy()
+    return np.concatenate(of_all_processes(torch.cat(parts).numpy(), accelerator))
 
 
 @dataclass
@@ -206,18 +203,32 @@ def train(
         If another process is training in the run's folder, or "cuda" is asked for in vain.
     FloatingPointError
         If an epoch's mean loss is not finite.
+    ValueError
+        If the folder's checkpoint is damaged, or of another run.
+    OSError
+        If the disk is full or the folder cannot be written; what was finished stays.
 
     Notes
     -----
     A checkpoint is written after each epoch. All random numbers come from (seed, epoch), so a
     run that was killed and started again ends with the same numbers, bit by bit on the CPU.
+
+    With `config.processes` above 1, either this is one of the processes that torchrun or
+    `accelerate launch` started, or they are started here. The first one alone writes and reports.
     """
-    report = report or (lambda line: None)
+    report = report if report and is_first_process() else lambda line: None
     folder = config.folder
-    with locked(folder):
-        if config.is_done:
-            report(f"already done: {config.run_id}")
-        else:
+    if config.is_done:
+        report(f"already done: {config.run_id}")
+    elif config.processes > 1 and started_processes() == 1:
+        from nlalib.launch import train_in_processes  # which itself calls this function
+
+        train_in_processes(config, index, images, report)
+    else:
+        with (
+            locked(folder) if is_first_process() else nullcontext(),
+            deterministic_algorithms(config.deterministic),
+        ):
             _train(config, index, images, report)
     return folder
 
@@ -225,30 +236,38 @@ def train(
 def _train(
     config: RunConfig, index: pd.DataFrame, images: np.ndarray, report: Callable[[str], None]
 ) -> None:
-    """Do the work of `train`, in a folder that no other process uses."""
+    """Do the work of `train`, in a folder that no other run uses."""
     folder = config.folder
-    write_json(folder / "config.json", {**asdict(config), "identity": config.identity})
-    write_json(folder / "environment.json", environment())
-
+    if config.is_done:  # by a process that held the folder until now
+        report(f"already done: {config.run_id}")
+        return
+    accelerator = make_accelerator(config.device, config.precision, config.processes)
+    writes = accelerator.is_main_process
     parts = {part: np.flatnonzero(index["part"] == part) for part in (TRAIN, HELD_OUT, TEST)}
-    accelerator = make_accelerator(config.device, config.precision)
-    report(f"device {accelerator.device}, precision {config.precision}")
+    if writes:
+        write_json(folder / "config.json", {**asdict(config), "identity": config.identity})
+        write_json(folder / "environment.json", environment())
+        write_samples(folder, index)
+    several = f", {config.processes} processes" if config.processes > 1 else ""
+    report(f"device {accelerator.device}, precision {config.precision}{several}")
     model = build_model(config.backbone, config.num_classes, config.seed)
     if config.initial_weights:
         unused = load_backbone(model, resolve(config.initial_weights))
         report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
     learner, targets = make_learner(config, index.iloc[parts[TRAIN]], model)
     learner.to(accelerator.device, memory_format=torch.channels_last)
-    steps = len(batches(len(parts[TRAIN]), config.batch_size, config.seed, 0))
+    own_layers = any(True for _ in learner.method.parameters())
+    learner = prepare_for_processes(accelerator, learner, own_layers)
+    if config.compile:
+        learner.model.compile()  # in place: the names of the weights stay
+    steps = len(_batches_of(config, len(parts[TRAIN]), 0))
     optimizer, scheduler, steps_each_batch = make_optimizer(learner, config, steps)
     wrapped, optimizer = accelerator.prepare(learner, optimizer)
-    write_samples(folder, index)
 
     checkpoint = folder / "checkpoint.pt"
     progress = Progress(0, [], [], {})
     if checkpoint.exists():
-        # On the CPU, where the recorded predictions belong; the rest moves as it is loaded.
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(checkpoint, config)
         learner.load_state_dict(state["learned"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
@@ -272,6 +291,7 @@ def _train(
         )
         if not steps_each_batch:
             scheduler.step()
+        copy_buffers_of_the_first(accelerator, learner)
         probabilities = {
             part: predict(learner, images, parts[part], accelerator) for part in (HELD_OUT, TEST)
         }
@@ -288,8 +308,11 @@ def _train(
         progress.predictions[epoch] = {k: torch.from_numpy(v) for k, v in probabilities.items()}
         _keep_selected(progress)
         progress.seconds.append(time.perf_counter() - started)
+        if not writes:
+            continue
         write_facts(folder, epoch, index["image_id"].to_numpy()[parts[TRAIN]], facts)
         state = {
+            "run_id": config.run_id,
             "learned": learner.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
@@ -300,7 +323,36 @@ def _train(
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
         report(_line(config, progress))
 
-    finish(folder, config, index, parts, progress, learner)
+    if writes:
+        finish(folder, config, index, parts, progress, learner)
+    accelerator.wait_for_everyone()
+
+
+def _batches_of(config: RunConfig, samples: int, epoch: int) -> list[np.ndarray]:
+    return batches(samples, config.batch_size, config.seed, epoch, config.processes)
+
+
+def read_checkpoint(path: Path, config: RunConfig) -> dict:
+    """Return what `path` holds, on the CPU, where the recorded predictions belong.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or no checkpoint, or was written by another run.
+    """
+    remedy = f"delete {path} to begin the run anew"
+    if not zipfile.is_zipfile(path):  # which torch.save writes, with its directory at the end
+        raise ValueError(f"{path.name} of {config.run_id} is cut off or of another kind: {remedy}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path.name} of {config.run_id} does not load: {remedy}") from error
+    if not isinstance(state, dict) or "progress" not in state:
+        raise ValueError(f"{path.name} of {config.run_id} is no checkpoint of a run: {remedy}")
+    found = state.get("run_id", config.run_id)
+    if found != config.run_id:
+        raise ValueError(f"{path.name} belongs to {found}, not to {config.run_id}: {remedy}")
+    return state
 
 
 def make_learner(
@@ -354,15 +406,17 @@ def train_epoch(
 
     The mean is over batches, of which the last may be smaller. The facts are taken in training
     mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `predicted`,
-    `cross_entropy`, and what the method adds (NAW's `weight`).
+    `cross_entropy`, and what the method adds (NAW's `weight`). Of several processes each trains
+    on its share of every batch, and all return the loss and the facts of the whole.
     """
     learner.train()
     draws = EpochDraws(len(positions), config.seed, epoch)
     recipe = named_recipe(config.augmentation)
     seen, losses, facts = [], [], []
-    for batch in batches(len(positions), config.batch_size, config.seed, epoch):
-        samples = torch.from_numpy(batch)
-        pixels = to_tensor(images[positions[batch]]).to(accelerator.device)
+    for batch in _batches_of(config, len(positions), epoch):
+        share = share_of(batch, accelerator)
+        samples = torch.from_numpy(share)
+        pixels = to_tensor(read_images(images, positions[share])).to(accelerator.device)
         views = augment(pixels, samples, draws, recipe)
         loss, batch_facts, logits = learner(
             views,
@@ -371,6 +425,9 @@ def train_epoch(
             samples=samples.to(accelerator.device),
             **{name: values[samples].to(accelerator.device) for name, values in targets.items()},
         )
+        if accelerator.num_processes > 1:
+            # The mean over processes, of losses and of gradients, so is that over the batch.
+            loss = loss * (len(share) * accelerator.num_processes / len(batch))
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
@@ -380,16 +437,17 @@ def train_epoch(
         # A method's own facts replace those of the network's logits.
         batch_facts = {**prediction_facts(logits, given), **batch_facts}
         # Left on the device: copying each step would make the step wait for the device.
-        seen.append(batch)
+        seen.append(share)
         losses.append(loss.detach())
         facts.append(torch.stack(list(batch_facts.values())))
-    mean_loss = float(torch.stack(losses).mean())
+    mean_loss = float(accelerator.reduce(torch.stack(losses), "mean").mean())
     if not np.isfinite(mean_loss):
         raise FloatingPointError(
             f"the loss is {mean_loss} in epoch {epoch}: lower lr ({config.lr}) or use fp32"
         )
-    order = np.argsort(np.concatenate(seen))
-    table = torch.cat(facts, dim=1).cpu().numpy()[:, order]
+    own = np.concatenate(seen), torch.cat(facts, dim=1).cpu().numpy()
+    seen, tables = zip(*of_all_processes(own, accelerator), strict=True)
+    table = np.concatenate(tables, axis=1)[:, np.argsort(np.concatenate(seen))]
     return mean_loss, dict(zip(batch_facts, table, strict=True))
 
 
@@ -457,8 +515,7 @@ def finish(
     )
 
     files = [folder / "facts" / f"{epoch:04d}.parquet" for epoch in range(config.epochs)]
-    facts = pd.concat([pd.read_parquet(file) for file in files])
-    write_atomically(folder / "naw.parquet", lambda path: facts.to_parquet(path, index=False))
+    write_atomically(folder / "naw.parquet", lambda path: _join(files, path))
     _write_weights(folder / "weights.safetensors", learner.model)
     if any(True for _ in learner.method.parameters()):  # a head of its own
         _write_weights(folder / "method.safetensors", learner.method)
@@ -467,6 +524,13 @@ def finish(
     (folder / "checkpoint.pt").unlink()
     for left_by_a_kill in folder.glob(".*.unfinished"):
         left_by_a_kill.unlink()
+
+
+def _join(files: list[Path], path: Path) -> None:
+    """Write the rows of all files to `path`, with one file at a time in memory."""
+    with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
+        for file in files:
+            writer.write_table(pq.read_table(file))
 
 
 def _write_weights(path: Path, module: nn.Module) -> None:

@@ -5,8 +5,17 @@ import pandas as pd
 import pytest
 
 from nlalib import datasets
-from nlalib.datasets import dataset_root, load_dataset, stratified_subset
-from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
+from nlalib.datasets import (
+    class_votes,
+    dataset_parameters,
+    dataset_root,
+    load_dataset,
+    stratified_subset,
+    training_candidates,
+)
+from nlalib.ferplus import FOLDERS
+from nlalib.index import VOTE_COLUMNS
+from nlalib.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.paths import ROOT
 from nlalib.runs import RunConfig
 
@@ -157,3 +166,113 @@ def test_root_is_the_given_folder_or_the_one_of_the_set(tmp_path):
     assert dataset_root(RunConfig(dataset="ferplus")) == ROOT / "data" / "ferplus"
     assert dataset_root(RunConfig(data_root=str(tmp_path))) == tmp_path
     assert dataset_root(RunConfig(data_root="data/mine")) == ROOT / "data" / "mine"
+
+
+# Noise and imbalance on a tree of files, read by FERPlus' own reader.
+
+EXPRESSIONS = (60, 45, 40, 35, 30, 20, 25)  # training images of each class, the files' order
+TREE = {"dataset": "ferplus", "train_images": 0, "test_images": 0, "held_out": 0.2}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> str:
+    """A FERPlus tree with images of clear votes: eight for one class, two for the next."""
+    root, rows, number = tmp_path_factory.mktemp("ferplus"), [], 0
+    columns = list(FERPLUS_COLUMNS)
+    sizes = {"Training": EXPRESSIONS, "PublicTest": (3,) * 7, "PrivateTest": (8,) * 7}
+    for (usage, counts), folder in zip(sizes.items(), FOLDERS.values(), strict=True):
+        (root / folder).mkdir()
+        for expression, count in enumerate(counts):
+            for _ in range(count):
+                name = f"fer{number:07d}.png"
+                (root / folder / name).write_bytes(b"no reader of an index looks inside")
+                votes = dict.fromkeys(columns, 0)
+                votes[columns[expression]] = 8
+                votes[columns[(expression + 1) % 7]] = 2
+                rows.append({"Usage": usage, "Image name": name, **votes})
+                number += 1
+    pd.DataFrame(rows).to_csv(root / "fer2013new.csv", index=False)
+    return str(root)
+
+
+def loaded(tree: str, **changes) -> pd.DataFrame:
+    return load_dataset(RunConfig(**{**TREE, "data_root": tree, **changes}))[0]
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+def test_noise_of_a_real_set(tree, kind):
+    clean = loaded(tree)
+    noisy = loaded(tree, noise_rate=0.2, noise_kind=kind)
+    # The same images play the same parts at each rate.
+    same = ["image_id", "path", "split", "part"]
+    pd.testing.assert_frame_equal(noisy[same], clean[same])
+    assert noisy["true_label"].tolist() == clean["label"].tolist()
+    assert (noisy["is_flipped"] == (noisy["label"] != clean["label"])).all()
+    assert not part(noisy, "test")["is_flipped"].any()
+    known = noisy[noisy["part"] != "test"]
+    for _, images in known.groupby("true_label"):
+        assert images["is_flipped"].sum() == round(0.2 * len(images))
+    assert part(noisy, "held_out")["is_flipped"].any()
+    if kind == "pair":
+        wrong = noisy[noisy["is_flipped"]]
+        assert (wrong["label"] == (wrong["true_label"] + 1) % 7).all()
+
+
+def test_noise_is_drawn_by_the_runs_seed_and_leaves_the_votes(tree):
+    first, again, other = (loaded(tree, noise_rate=0.1, seed=seed) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(first, again)
+    assert first["image_id"].tolist() == other["image_id"].tolist()
+    assert first["part"].tolist() == other["part"].tolist()
+    assert first["label"].tolist() != other["label"].tolist()
+    pd.testing.assert_frame_equal(first[VOTE_COLUMNS], loaded(tree)[VOTE_COLUMNS])
+
+
+def test_long_tail_of_a_real_set(tree):
+    tail = loaded(tree, imbalance_factor=8.0, train_images=120, seed=1)
+    train = tail[tail["part"] != "test"]
+    counts = np.sort(np.bincount(train["label"], minlength=7))[::-1]
+    assert abs(len(train) - 120) <= 4
+    assert counts[0] / counts[-1] == pytest.approx(8, rel=0.1)
+    assert len(part(tail, "test")) == 56
+    assert set(train["image_id"]) <= set(loaded(tree)["image_id"])
+    assert abs((train["part"] == "held_out").sum() - 0.2 * len(train)) <= 1
+    other = loaded(tree, imbalance_factor=8.0, train_images=120, seed=2)
+    assert set(other["image_id"]) != set(tail["image_id"])
+
+
+def test_noise_on_a_long_tail_keeps_its_images(tree):
+    tail = loaded(tree, imbalance_factor=8.0, train_images=120)
+    noisy = loaded(tree, imbalance_factor=8.0, train_images=120, noise_rate=0.3)
+    assert noisy["image_id"].tolist() == tail["image_id"].tolist()
+    assert noisy["true_label"].tolist() == tail["label"].tolist()
+    assert noisy["is_flipped"].any()
+
+
+def test_runs_share_an_index_where_they_load_the_same(tree):
+    """`dataset_parameters` is equal exactly where the index is."""
+    noise = {"noise_rate": 0.1}
+    pairs = [
+        ({"seed": 1}, {"seed": 2, "method": "ce"}, True),
+        ({**noise, "seed": 1}, {**noise, "seed": 2}, False),
+        ({**noise, "seed": 1}, {**noise, "seed": 1, "batch_size": 8}, True),
+        ({**noise, "seed": 1}, {**noise, "seed": 1, "noise_kind": "pair"}, False),
+    ]
+    for first, second, equal in pairs:
+        configs = [RunConfig(**TREE, data_root=tree, **changes) for changes in (first, second)]
+        names = [dataset_parameters(config) for config in configs]
+        indices = [load_dataset(config)[0] for config in configs]
+        assert (names[0] == names[1]) is indices[0].equals(indices[1]) is equal
+
+
+def test_votes_of_the_classes_and_candidates_from_them(tree):
+    index = loaded(tree)
+    votes = class_votes(index, 7)
+    assert votes.dtype == np.float32
+    assert votes.sum(axis=1).tolist() == [10] * len(index)
+    assert votes.argmax(axis=1).tolist() == index["label"].tolist()
+    config = RunConfig(**TREE, data_root=tree, method="proden")
+    assert np.array_equal(training_candidates(config, index), votes > 0)
+    strict = RunConfig(**TREE, data_root=tree, method="proden", candidate_threshold=3.0)
+    assert np.array_equal(training_candidates(strict, index), np.eye(7, dtype=bool)[index["label"]])
+    with pytest.raises(ValueError, match="this data set has none; use ferplus or rendered"):
+        class_votes(index.drop(columns=VOTE_COLUMNS[0]), 7)

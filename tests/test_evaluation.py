@@ -5,14 +5,52 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import entropy, spearmanr
 
-from nlalib.evaluation import SELECTION_RULES, classification_metrics, selected_epoch
+from nlalib.evaluation import (
+    SELECTION_RULES,
+    classification_metrics,
+    expected_calibration_error,
+    selected_epoch,
+    vote_metrics,
+)
 from nlalib.labels import expressions
 
 
 def probabilities_of(seed: int, number: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     return generator.integers(0, classes, number), generator.dirichlet(np.ones(classes), number)
+
+
+def mean_average_precision(labels, probabilities, classes: int) -> float:
+    """Of each class that occurs: the mean, over its images, of the precision down to that image."""
+    found = []
+    for c in range(classes):
+        order = sorted(range(len(labels)), key=lambda n: -probabilities[n][c])
+        hits, precisions = 0, []
+        for rank, n in enumerate(order, 1):
+            if labels[n] == c:
+                hits += 1
+                precisions.append(hits / rank)
+        if precisions:
+            found.append(sum(precisions) / len(precisions))
+    return sum(found) / len(found)
+
+
+def calibration_error(pairs, confidences) -> float:
+    """Fifteen bins, each (n/15, (n+1)/15]."""
+    total = 0.0
+    for b in range(15):
+        inside = [
+            (label == guess, confidence)
+            for (label, guess), confidence in zip(pairs, confidences, strict=True)
+            if b / 15 < confidence <= (b + 1) / 15
+        ]
+        if inside:
+            accuracy = sum(right for right, _ in inside) / len(inside)
+            confidence = sum(confidence for _, confidence in inside) / len(inside)
+            total += len(inside) / len(pairs) * abs(accuracy - confidence)
+    return total
 
 
 def by_hand(labels, probabilities, classes: int) -> dict[str, float]:
@@ -26,12 +64,20 @@ def by_hand(labels, probabilities, classes: int) -> dict[str, float]:
         recalls[c] = hit / occurs if occurs else math.nan
         f1.append(2 * hit / (occurs + guessed) if occurs + guessed else 0.0)
     there = [recall for recall in recalls.values() if not math.isnan(recall)]
+    truths = [[float(label == c) for c in range(classes)] for label in labels]
+    squares = [
+        sum((p - t) ** 2 for p, t in zip(row, truth, strict=True))
+        for row, truth in zip(probabilities, truths, strict=True)
+    ]
     likelihood = [-math.log(row[c]) for row, c in zip(probabilities, labels, strict=True)]
     return {
         "overall_accuracy": sum(label == guess for label, guess in pairs) / len(pairs),
         "mean_accuracy": sum(there) / len(there),
         "worst_class_recall": min(there),
         "macro_f1": sum(f1) / classes,
+        "mean_average_precision": mean_average_precision(labels, probabilities, classes),
+        "brier": sum(squares) / len(squares),
+        "ece": calibration_error(pairs, [max(row) for row in probabilities.tolist()]),
         "nll": sum(likelihood) / len(likelihood),
         **{f"recall_{name}": recalls[c] for c, name in enumerate(expressions(classes))},
     }
@@ -70,6 +116,47 @@ def test_impossible_label_costs_much_but_not_everything():
     probabilities = np.eye(7)[[0, 0]]
     found = classification_metrics(np.array([0, 1]), probabilities, 7)
     assert found["nll"] == pytest.approx(-math.log(1e-12) / 2)
+
+
+def test_calibration_of_known_cases():
+    """Sure and right costs nothing, sure and wrong everything; half right at .6 costs .1."""
+    labels = np.zeros(4, dtype=int)
+    sure = np.eye(7)[[0, 0, 0, 0]]
+    assert expected_calibration_error(labels, sure) == 0
+    assert expected_calibration_error(labels + 1, sure) == 1
+    level = np.tile([0.6, 0.4, 0, 0, 0, 0, 0], (4, 1))
+    assert expected_calibration_error(np.array([0, 0, 1, 1]), level) == pytest.approx(0.1)
+
+
+def test_brier_score_of_known_cases():
+    sure = np.eye(7)[[2, 2]]
+    assert classification_metrics(np.array([2, 2]), sure, 7)["brier"] == 0
+    assert classification_metrics(np.array([3, 3]), sure, 7)["brier"] == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_vote_metrics_equal_scipys_image_by_image(seed):
+    generator = np.random.default_rng(seed)
+    votes = generator.multinomial(10, generator.dirichlet(np.ones(7)), 40).astype(np.float32)
+    votes[3] = 0
+    _, probabilities = probabilities_of(seed, 40, 7)
+    divergences, correlations = [], []
+    for row, predicted in zip(votes, probabilities, strict=True):
+        if row.sum():
+            divergences.append(entropy(row, predicted))
+            correlations.append(spearmanr(row, predicted).statistic)
+    found = vote_metrics(votes, probabilities)
+    assert found["kl_to_votes"] == pytest.approx(sum(divergences) / 39, rel=1e-5)
+    assert found["vote_rank_correlation"] == pytest.approx(sum(correlations) / 39)
+
+
+def test_votes_that_are_predicted_exactly():
+    votes = np.array([[8.0, 2, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 3, 6]])
+    found = vote_metrics(votes, votes / 10)
+    assert found["kl_to_votes"] == pytest.approx(0, abs=1e-9)
+    assert found["vote_rank_correlation"] == pytest.approx(1)
+    level = vote_metrics(np.vstack([votes, np.ones(7)]), np.vstack([votes, np.arange(7)]) / 10)
+    assert level["vote_rank_correlation"] == pytest.approx(1)  # no order to agree with
 
 
 @pytest.fixture

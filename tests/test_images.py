@@ -1,7 +1,11 @@
 """The array of decoded images: equal to each image decoded alone, whole or absent."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
+import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 from PIL import Image
 
 from nlalib import images
-from nlalib.images import image_array, load_image
+from nlalib.images import image_array, load_image, read_images
 from nlalib.rendered import render_face
 
 SIZE = 24
@@ -90,7 +94,7 @@ def test_second_call_reads_the_same_file(root, cache, monkeypatch):
     first = np.array(image_array(index_of(PATHS), root=root, size=SIZE, report=lines.append))
     (file,) = cache.iterdir()
     written = file.stat().st_mtime_ns
-    monkeypatch.setattr(images, "_build", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images, "_write", lambda *_: pytest.fail("decoded again"))
     second = image_array(index_of(PATHS), root=root, size=SIZE)
     assert Path(second.filename) == file
     assert file.stat().st_mtime_ns == written
@@ -128,11 +132,124 @@ def test_missing_file_is_named(root, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_stored_array_of_another_shape_is_refused(root, cache):
-    array = image_array(index_of(PATHS[:2]), root=root, size=SIZE)
-    np.save(array.filename, np.zeros((2, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"holds \(2, 3\) uint8, not \(2, 24, 24, 3\).*delete it"):
-        image_array(index_of(PATHS[:2]), root=root, size=SIZE)
+def cut(path: Path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def overwrite_an_image(path: Path):
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(100)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (cut, "10,428 bytes long, not 10,528"),
+        (overwrite_an_image, "overwritten: their seal does not fit"),
+        (lambda path: np.save(path, np.zeros((2, 3), np.uint8)), r"\(2, 3\) uint8, not \(6, 24"),
+        (
+            lambda path: np.save(path, np.zeros((6, 24, 24, 3), np.uint8)),
+            "10,496 bytes long, not 10,528",
+        ),
+        (lambda path: np.save(path, np.zeros((6, 24, 24, 3))), "float64, not"),
+        (lambda path: path.write_text("not an array"), "no NumPy array"),
+        (lambda path: path.write_bytes(b""), "no NumPy array"),
+    ],
+    ids=["cut off", "overwritten", "shape", "no seal", "kind", "text", "empty"],
+)
+def test_stored_array_is_looked_at_and_built_anew_where_it_is_damaged(root, cache, spoil, why):
+    array = image_array(index_of(PATHS), root=root, size=SIZE)
+    path, wanted, lines = Path(array.filename), np.array(array), []
+    del array
+    spoil(path)
+    again = image_array(index_of(PATHS), root=root, size=SIZE, report=lines.append)
+    assert np.array_equal(again, wanted)
+    assert len(lines) == 1
+    assert re.search(f"decoding anew, as the stored images are .*({why})", lines[0]), lines
+    assert list(cache.iterdir()) == [path]
+    image_array(index_of(PATHS), root=root, size=SIZE, report=pytest.fail)
+
+
+def test_plain_numpy_reads_the_stored_array(root, cache):
+    """Other programs may: the seal behind the pixels is in nobody's way."""
+    array = image_array(index_of(PATHS), root=root, size=SIZE)
+    assert np.array_equal(np.load(array.filename), array)
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_build(root, cache):
+    cache.mkdir()
+    mine = Path(image_array(index_of(PATHS), root=root, size=SIZE).filename)
+    mine.rename(mine.with_suffix(".unfinished"))  # whole, but nobody knows
+    (cache / "another.4711.unfinished").write_bytes(b"half")
+    in_use = cache / "in use.unfinished"
+    with in_use.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        array = image_array(index_of(PATHS), root=root, size=SIZE)
+        assert sorted(cache.iterdir()) == sorted([mine, in_use])
+    assert np.array_equal(array[1], load_image(PATHS[1], root=root, size=SIZE))
+
+
+def test_full_disk_is_said_before_the_first_image_is_decoded(root, cache, monkeypatch):
+    sound = image_array(index_of(PATHS[:1]), root=root, size=SIZE)
+    monkeypatch.setattr("nlalib.storage.free_bytes", lambda path: 5000)
+    monkeypatch.setattr(images, "load_image", lambda *_, **__: pytest.fail("decoded"))
+    message = r"no room to write .*cache: 10,368 bytes are needed and 5,000 bytes are free .*NLA_CA"
+    with pytest.raises(OSError, match=message) as told:
+        image_array(index_of(PATHS), root=root, size=SIZE)
+    assert told.value.errno == errno.ENOSPC
+    assert [path.name for path in cache.iterdir()] == [Path(sound.filename).name]
+
+
+def test_disk_that_fills_up_meanwhile_is_said_and_leaves_the_stored_arrays(root, cache):
+    """A limit on the size of files stops the writing halfway; the error comes from the system."""
+    sound = Path(image_array(index_of(PATHS[:1]), root=root, size=SIZE).filename)
+    before = sound.read_bytes()
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no room to write .*cache: 69,120 bytes are needed"):
+            image_array(index_of(FACES), root=root, size=SIZE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(cache.iterdir()) == [sound]
+    assert sound.read_bytes() == before
+
+
+def test_cache_that_cannot_be_written_is_named(root, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NLA_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match=r"file/cache cannot be written .*NLA_CACHE"):
+        image_array(index_of(PATHS), root=root, size=SIZE)
+
+
+def mapped_kilobytes(file: str) -> int:
+    """How much of a memory-mapped file this process holds, by the kernel's account."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(file)
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel keeps no account")
+def test_images_are_copied_and_their_pages_let_go(tmp_path):
+    content = np.random.default_rng(0).integers(0, 256, (3000, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", content)
+    stored = np.load(tmp_path / "images.npy", mmap_mode="r")
+    positions = np.random.default_rng(1).permutation(3000)
+    plain = stored[positions]
+    assert mapped_kilobytes("images.npy") > 2000  # as the images take 2,250
+    found = [read_images(stored, part) for part in np.array_split(positions, 30)]
+    assert np.array_equal(np.concatenate(found), plain)
+    assert np.array_equal(plain, content[positions])
+    assert mapped_kilobytes("images.npy") < 200
+    assert np.array_equal(read_images(content, positions[:5]), content[positions[:5]])
 
 
 def test_progress_is_reported(root, cache):

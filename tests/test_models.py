@@ -7,8 +7,15 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models import resnet18
 
-from nlalib.models import build_model, file_digest, initialisation_name, load_backbone
+from nlalib.models import (
+    BACKBONES,
+    build_model,
+    file_digest,
+    initialisation_name,
+    load_backbone,
+)
 
 
 @functools.cache  # building one takes a while
@@ -59,10 +66,61 @@ def test_narrow_network_has_the_parameters_counted_by_hand(backbone, width):
 def test_narrow_network_keeps_the_resolution_at_its_stem():
     model = build_model("resnet18_narrow16", 8, seed=0).eval()
     images = torch.zeros(2, 3, 32, 32)
-    assert model(images).shape == (2, 8)
+    assert model(images).logits.shape == (2, 8)
     stem = model.maxpool(model.relu(model.bn1(model.conv1(images))))
     assert stem.shape == (2, 16, 32, 32)
     assert model.layer4(model.layer3(model.layer2(model.layer1(stem)))).shape == (2, 128, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "features", "side"),
+    [
+        ("resnet18", 512, 1),
+        ("resnet18_narrow16", 128, 4),
+        ("resnet18_narrow32", 256, 4),
+        ("resnet10_narrow16_stride2", 128, 2),
+    ],
+)
+def test_representation_is_the_map_its_mean_and_the_classifier_of_that(backbone, features, side):
+    assert backbone in BACKBONES
+    model = copy.deepcopy(built(backbone, 7, 0)).eval()
+    with torch.no_grad():
+        seen = model(torch.rand(3, 3, 32, 32))
+        assert seen.feature_map.shape == (3, features, side, side)
+        for image in range(3):
+            mean = seen.feature_map[image].reshape(features, -1).mean(dim=1)
+            torch.testing.assert_close(seen.features[image], mean)
+            wanted = model.fc.weight @ mean + model.fc.bias
+            torch.testing.assert_close(seen.logits[image], wanted)
+    assert model.fc.in_features == features
+
+
+def test_resnet18_is_torchvisions():
+    """With the same weights, the same logits."""
+    model = copy.deepcopy(built("resnet18", 7, 0)).eval()
+    other = resnet18(num_classes=7).eval()
+    other.load_state_dict(model.state_dict())
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).logits, other(images))
+
+
+def by_hand_of_one_block(width: int, num_classes: int) -> int:
+    """The same with one block a stage."""
+    total = 3 * width * 9 + 2 * width
+    for stage in range(4):
+        channels = width * 2**stage
+        incoming = channels if stage == 0 else channels // 2
+        total += incoming * channels * 9 + channels * channels * 9 + 2 * 2 * channels
+        if stage:
+            total += incoming * channels + 2 * channels
+    return total + 8 * width * num_classes + num_classes
+
+
+def test_resnet10_has_the_parameters_counted_by_hand_and_halves_at_its_stem():
+    model = built("resnet10_narrow16_stride2", 7, 0)
+    assert sum(p.numel() for p in model.parameters()) == by_hand_of_one_block(16, 7)
+    assert model.conv1(torch.zeros(1, 3, 48, 48)).shape == (1, 16, 24, 24)
 
 
 def test_resnet18_has_the_known_number_of_parameters():

@@ -1,5 +1,7 @@
 """A run's parameters: the notebook and RunConfig agree, mistakes are refused, ids are stable."""
 
+import csv
+import errno
 import multiprocessing
 import shutil
 import subprocess
@@ -15,7 +17,15 @@ import torch
 from nlalib.augmentation import RECIPES
 from nlalib.models import BACKBONES
 from nlalib.paths import ROOT
-from nlalib.runs import RunConfig, environment, notebook_parameters, write_atomically, write_json
+from nlalib.runs import (
+    _LATER,
+    RunConfig,
+    environment,
+    notebook_parameters,
+    write_atomically,
+    write_json,
+)
+from nlalib.studies import read_study
 
 NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 # Another value for each parameter that changes a run's result.
@@ -27,6 +37,10 @@ CHANGES = {
     "test_images": 201,
     "data_seed": 1,
     "noise_rate": 0.1,
+    "noise_kind": "pair",
+    "imbalance_factor": 20.0,
+    "candidate_rule": "share",
+    "candidate_threshold": 2.0,
     "held_out": 0.2,
     "image_size": 64,
     "method": "ce",
@@ -42,6 +56,15 @@ CHANGES = {
     "view_order": "separate",
     "precision": "bf16",
     "seed": 1,
+    "processes": 2,
+}
+# What else must be chosen for a parameter to have an effect at all.
+NEEDED = {
+    "label_rule": {"dataset": "ferplus"},
+    "noise_kind": {"dataset": "ferplus", "noise_rate": 0.2},
+    "imbalance_factor": {"dataset": "ferplus"},
+    "candidate_rule": {"dataset": "ferplus", "method": "proden"},
+    "candidate_threshold": {"dataset": "ferplus", "method": "proden"},
 }
 
 
@@ -95,6 +118,8 @@ def test_whole_number_is_a_float_where_one_is_expected():
         ("augmentation", list(RECIPES)),
         ("view_order", ["joint", "separate"]),
         ("precision", ["fp32", "bf16", "fp16"]),
+        ("noise_kind", ["symmetric", "pair"]),
+        ("candidate_rule", ["count", "share", "mass", "random"]),
         ("device", ["auto", "cpu", "cuda"]),
     ],
 )
@@ -120,6 +145,9 @@ def test_unknown_choice_lists_the_valid_ones(name, valid):
         ("held_out", 0.5),
         ("noise_rate", 1.0),
         ("num_classes", 6),
+        ("imbalance_factor", 0.5),
+        ("imbalance_factor", float("nan")),
+        ("processes", 0),
     ],
 )
 def test_value_out_of_range_is_refused(name, value):
@@ -127,24 +155,96 @@ def test_value_out_of_range_is_refused(name, value):
         RunConfig(**{name: value})
 
 
-def test_parameters_without_effect_are_refused():
-    with pytest.raises(ValueError, match="label_rule is 'majority', which is for FERPlus"):
-        RunConfig(label_rule="majority")
-    with pytest.raises(ValueError, match=r"noise_rate is 0\.1, which is for rendered"):
-        RunConfig(dataset="ferplus", noise_rate=0.1)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label_rule": "majority"}, "label_rule is 'majority', which is for FERPlus"),
+        ({"dataset": "rafdb", "num_classes": 8}, "num_classes is 8; RAF-DB's basic part has 7"),
+        ({"noise_kind": "pair", "noise_rate": 0.1}, "noise_kind is 'pair'.* rendered faces have"),
+        ({"dataset": "ferplus", "noise_kind": "pair"}, "noise_kind is 'pair': it needs a noise_ra"),
+        ({"dataset": "ferplus", "label_file": "a.txt"}, "label_file is a list .* for rafdb"),
+        ({"dataset": "rafdb", "label_file": "a.txt", "noise_rate": 0.1}, "noise_rate at 0.0 with"),
+        ({"imbalance_factor": 10.0}, "imbalance_factor is for the real sets"),
+        ({"candidate_rule": "share"}, "candidate_threshold are .*'nla' learns from labels"),
+        ({"method": "ce", "candidate_threshold": 2.0}, "leave them at"),
+    ],
+)
+def test_parameters_without_effect_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**given)
+
+
+def test_processes_that_could_not_share_the_work_are_refused():
+    with pytest.raises(ValueError, match="method 'scn' remembers something of each sample"):
+        RunConfig(method="scn", processes=2)
+    with pytest.raises(ValueError, match="batch_size is 4 for 3 processes"):
+        RunConfig(batch_size=4, processes=3)
 
 
 def test_changes_cover_all_parameters_but_places_and_devices():
     names = {parameter.name for parameter in fields(RunConfig)}
-    assert names - set(CHANGES) == {"data_root", "initial_weights", "device"}
+    elsewhere = {"data_root", "initial_weights", "label_file", "device", "compile", "deterministic"}
+    assert names - set(CHANGES) == elsewhere
 
 
 def test_each_parameter_that_changes_the_result_changes_the_id():
     ids = [RunConfig().run_id]
-    for name, value in CHANGES.items():
-        base = {"dataset": "ferplus"} if name == "label_rule" else {}
-        ids.append(RunConfig(**{**base, name: value}).run_id)
-    assert len(set(ids)) == len(ids)
+    ids += {RunConfig(**needed).run_id for needed in NEEDED.values()}
+    ids += [RunConfig(**{**NEEDED.get(n, {}), n: value}).run_id for n, value in CHANGES.items()]
+    # One of the changes is itself the base of another.
+    assert len(ids) - len(set(ids)) == 1
+
+
+@pytest.mark.parametrize("name", _LATER)
+def test_later_parameters_leave_the_id_alone_where_they_are_at_their_default(name):
+    default = {parameter.name: parameter.default for parameter in fields(RunConfig)}[name]
+    base = RunConfig(**NEEDED.get(name, {}))
+    assert getattr(base, name) == default
+    assert name not in base.identity
+    if name in CHANGES:
+        assert replace(base, **{name: CHANGES[name]}).identity[name] == CHANGES[name]
+
+
+def test_a_list_of_labels_counts_by_its_content(tmp_path):
+    for name, content in (("a.txt", "x 1"), ("b.txt", "x 1"), ("c.txt", "x 2")):
+        (tmp_path / name).write_text(content)
+    ids = [
+        RunConfig(dataset="rafdb", label_file=str(tmp_path / name)).run_id
+        for name in ("a.txt", "b.txt", "c.txt")
+    ]
+    assert ids[0] == ids[1] != ids[2]
+    assert RunConfig(dataset="rafdb").run_id not in ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings"),
+    [
+        ({}, ""),
+        # Columns of their own, or the same throughout a comparison.
+        ({"method": "ce", "seed": 3, "epochs": 9, "noise_rate": 0.2, "image_size": 64}, ""),
+        ({"device": "cpu", "compile": True, "deterministic": True}, ""),
+        (
+            {"method_settings": {"variant": "v_naw", "trade_off": 0.3}},
+            "trade_off=0.3, variant=v_naw",
+        ),
+        (
+            {"precision": "bf16", "view_order": "separate", "processes": 2},
+            "precision=bf16, processes=2, view_order=separate",
+        ),
+        (
+            {"dataset": "ferplus", "label_rule": "majority", "noise_rate": 0.1}
+            | {"noise_kind": "pair"},
+            "label_rule=majority, noise_kind=pair",
+        ),
+        (
+            {"dataset": "ferplus", "method": "proden", "candidate_rule": "share"}
+            | {"candidate_threshold": 0.2},
+            "candidate_rule=share, candidate_threshold=0.2",
+        ),
+    ],
+)
+def test_settings_tell_a_runs_choices(changes, settings):
+    assert RunConfig(**changes).settings == settings
 
 
 def test_places_and_devices_do_not_change_the_id(tmp_path):
@@ -155,6 +255,7 @@ def test_places_and_devices_do_not_change_the_id(tmp_path):
     config = RunConfig(initial_weights=str(weights))
     assert replace(config, initial_weights=str(elsewhere)).run_id == config.run_id
     assert replace(config, device="cpu", data_root="elsewhere").run_id == config.run_id
+    assert replace(config, compile=True, deterministic=True).run_id == config.run_id
     elsewhere.write_bytes(b"other bytes")
     assert replace(config, initial_weights=str(elsewhere)).run_id != config.run_id
     assert config.run_id != RunConfig().run_id
@@ -169,6 +270,14 @@ def test_ids_of_published_runs_stay():
     """If this fails, finished runs are no longer found: is that meant?"""
     assert RunConfig().run_id == "rendered-nla-seed0-cbb46853f9"
     assert RunConfig(method="ce", seed=1).run_id == "rendered-ce-seed1-2d7bdd0fba"
+
+
+@pytest.mark.parametrize("study", ["embedded", "ferplus_small"])
+def test_ids_of_the_committed_tables_are_those_of_the_studies(study):
+    """The tables name their runs; their studies' files must still give these names."""
+    with (ROOT / "results" / f"{study}.csv").open() as file:
+        published = {row["run_id"] for row in csv.DictReader(file)}
+    assert published == set(read_study(f"configs/{study}.yaml").runs)
 
 
 def run_ids() -> list[str]:
@@ -240,6 +349,22 @@ def test_failed_write_leaves_the_file_as_it_was(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+
+    def fail(unfinished: Path):
+        unfinished.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    message = r"no room to write .*file\.json: [\d,]+ bytes are free .*Free some, or .* NLA_RUNS"
+    with pytest.raises(OSError, match=message) as told:
+        write_atomically(path, fail)
+    assert told.value.errno == errno.ENOSPC
+    assert path.read_text() == '{\n "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_environment_names_the_versions_also_without_git(monkeypatch):

@@ -56,19 +56,37 @@ def test_study_without_grid_is_one_run(read):
     assert study.notebooks == {}
 
 
+def test_list_of_grids_is_all_their_combinations_in_order(read):
+    grids = [
+        {"method": ["ce", "nla"], "seed": [0, 1]},
+        {"method": ["scn"], "method_settings": [{"relabel_from": 0.5}], "seed": [1]},
+        {"seed": [7]},
+    ]
+    runs = list(read({**SOUND, "grid": grids}).runs.values())
+    base = {"train_images": 100, "epochs": 2}
+    assert runs == [
+        *(RunConfig(**base, method=m, seed=s) for m in ("ce", "nla") for s in (0, 1)),
+        RunConfig(**base, method="scn", method_settings={"relabel_from": 0.5}, seed=1),
+        RunConfig(**base, seed=7),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"notebook": {}}, "unknown key 'notebook'; did you mean 'notebooks'"),
         ({"study": 5}, "parameter study is 5 of type int; expected str"),
         ({"study": "a/b"}, "study is 'a/b'; it names files"),
-        ({"grid": [1]}, "parameter grid is .* expected dict"),
+        ({"grid": [1]}, r"grid is \[1\]; expected lists of values by parameter, or a list of such"),
+        ({"grid": "seed"}, "grid is 'seed'; expected lists of values by parameter"),
+        ({"grid": [{"seed": [0]}, {"epochs": [2, 3]}]}, "fixed and in grid"),
+        ({"grid": [{"seed": [0, 1]}, {"seed": [1]}]}, "grid: 3 combinations are only 2 runs"),
         ({"notebooks": ["01_face_alignment"]}, "parameter notebooks is .* expected dict"),
         ({"notebooks": {"01_face_aligment": {}}}, "notebook '01_face_aligment'; did you mean '01_"),
         ({"fixed": {"seed": 1}}, "seed stands both in fixed and in grid"),
         ({"fixed": {"epoch": 1}}, "unknown parameter 'epoch'; did you mean 'epochs'"),
         ({"fixed": {"lr": "1e-4"}}, r"YAML reads 1e-4 as text: write 1\.0e-4"),
-        ({"grid": {"method": ["ce", "nlq"]}}, "unknown method 'nlq'; known are ce, nla"),
+        ({"grid": {"method": ["ce", "nlq"]}}, "unknown method 'nlq'; known are .*ce, .*nla"),
         ({"grid": {"method": "ce"}}, "grid: method is 'ce'; expected a list"),
         ({"grid": {"method": []}}, r"grid: method is \[\]; expected a list"),
         ({"grid": {"seed": [0, 1, 0]}}, "grid: 3 combinations are only 2 runs"),
@@ -102,9 +120,12 @@ def test_missing_file_lists_the_studies():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_committed_study(path):
     study, content = read_study(path), yaml.safe_load(path.read_text())
-    number = 1
-    for values in content["grid"].values():
-        number *= len(values)
+    grids, number = content["grid"], 0
+    for grid in grids if isinstance(grids, list) else [grids]:
+        product = 1
+        for values in grid.values():
+            product *= len(values)
+        number += product
     assert len(study.runs) == number
     assert study.name == path.stem
     for config in study.runs.values():

@@ -250,6 +250,7 @@ grid: {method: [ce, nla]}
 def project(tmp_path, monkeypatch, runs):
     """A project's root of its own; returns a function that runs one command there."""
     monkeypatch.setattr(command_line, "ROOT", tmp_path)
+    monkeypatch.setattr(command_line, "README_STUDIES", ("tiny",))
     (tmp_path / "tiny.yaml").write_text(STUDY)
 
     def run(*words: str) -> int:
@@ -267,7 +268,9 @@ def test_collect_show_and_publish(project, monkeypatch, capsys):
     row |= {"method": "nla", "reference": "ce", "selection": "last", "metric": "mean_accuracy"}
     row |= {"difference": 0.01, "low": -0.02, "high": 0.04, "images_low": 0.0, "images_high": 0.02}
     monkeypatch.setattr(command_line, "study_epoch_facts", lambda study: facts)
-    monkeypatch.setattr(command_line, "study_differences", lambda study: pd.DataFrame([row]))
+    monkeypatch.setattr(
+        command_line, "study_differences", lambda study, reference: pd.DataFrame([row])
+    )
     study = str(root / "tiny.yaml")
     for command in ("show", "publish"):
         assert run(command, study) == 1

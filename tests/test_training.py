@@ -1,12 +1,16 @@
 """One training run: it resumes bit by bit, records consistent facts, and no option is idle."""
 
 import copy
+import errno
 import functools
 import json
 import multiprocessing
 import os
 import random
+import re
+import shutil
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +26,24 @@ from nlalib.augmentation import normalise
 from nlalib.datasets import load_dataset
 from nlalib.images import image_array
 from nlalib.labels import expressions
-from nlalib.models import build_model
+from nlalib.methods import Method, make_method, register
+from nlalib.methods.base import METHODS
+from nlalib.models import Representation, build_model
+from nlalib.paths import ROOT
 from nlalib.runs import RunConfig
 from nlalib.training import (
+    Learner,
     Progress,
     batches,
+    load_learner,
     make_accelerator,
+    make_learner,
     make_optimizer,
     predict,
+    read_checkpoint,
     selected_epochs,
     to_tensor,
     train,
-    two_view_logits,
 )
 
 TINY = RunConfig(
@@ -87,7 +97,8 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 
 def test_finished_run_holds_its_files_and_nothing_that_only_a_resumption_needs(finished):
-    wanted = {".lock", "config.json", "environment.json", "timing.csv", "done", *RESULTS}
+    wanted = {".lock", "config.json", "environment.json", "timing.csv", "samples.parquet", "done"}
+    wanted |= set(RESULTS)
     assert {file.name for file in finished.iterdir()} == wanted
     assert finished.name == TINY.run_id
     config = json.loads((finished / "config.json").read_text())
@@ -127,7 +138,7 @@ def test_facts_are_of_each_training_image_at_each_epoch(finished, data):
     names = index.loc[index["part"] == "train", "image_id"].tolist()
     assert facts["image_id"].tolist() == names * TINY.epochs
     assert facts["epoch"].tolist() == [e for e in range(TINY.epochs) for _ in names]
-    assert list(facts.columns[2:]) == ["p_gt", "p_nn", "cross_entropy", "weight"]
+    assert list(facts.columns[2:]) == ["p_gt", "p_nn", "predicted", "cross_entropy", "weight"]
 
 
 def test_facts_agree_with_each_other(finished):
@@ -148,11 +159,13 @@ def test_facts_stand_beside_their_own_image(data, runs):
     positions = np.flatnonzero(index["part"] == "train")
     network = build_model(config.backbone, 7, config.seed).train()
     with torch.no_grad():
-        rows = network(normalise(to_tensor(images[positions]))).softmax(dim=1).tolist()
+        rows = network(normalise(to_tensor(images[positions]))).logits.softmax(dim=1).tolist()
     for position, row in zip(positions, rows, strict=True):
         label = row.pop(index["label"][position])
         fact = facts.loc[index["image_id"][position]]
         assert (fact["p_gt"], fact["p_nn"]) == pytest.approx((label, max(row)), abs=1e-4)
+        if abs(label - max(row)) > 1e-3:
+            assert (fact["predicted"] == index["label"][position]) == (label > max(row))
     assert facts["p_gt"].std() > 0.01
 
 
@@ -185,16 +198,22 @@ def test_predictions_are_those_of_the_selected_epochs_and_give_the_metrics(finis
         assert metrics[f"{name}_overall_accuracy"][epoch] == pytest.approx(hits / len(rows))
 
 
-def test_recorded_weights_give_the_last_predictions(finished, data):
+def test_recorded_weights_give_the_last_predictions(finished, data, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(finished.parent))
     index, images = data
-    model = build_model(TINY.backbone, 7, seed=99)
-    model.load_state_dict(load_file(finished / "weights.safetensors"))
+    learner = load_learner(TINY, index[index["part"] == "train"])
     positions = np.flatnonzero(index["part"] == "test")
-    probabilities = predict(model, images, positions, "cpu")
+    probabilities = predict(learner, images, positions, make_accelerator("cpu", "fp32"))
     predictions = pd.read_parquet(finished / "predictions.parquet").query(
         "part == 'test' and epoch == 2"
     )
     np.testing.assert_allclose(probabilities, predictions.filter(like="p_"), atol=1e-5)
+
+
+def test_samples_tell_what_each_image_was_for(finished, data):
+    samples = pd.read_parquet(finished / "samples.parquet")
+    names = ["image_id", "part", "label", "true_label", "is_flipped"]
+    pd.testing.assert_frame_equal(samples, data[0][[n for n in names if n in data[0]]])
 
 
 def test_labels_of_the_test_images_do_not_reach_the_training(finished, data, runs):
@@ -307,7 +326,9 @@ def test_run_killed_at_random_moments_ends_with_the_same_bits(finished, data, ru
         {"method_settings": {"variant": "v_naw"}},
         {"method_settings": {"variant": "released_2025_03"}},
         {"method_settings": {"variant": "released_2025_05"}},
+        {"method": "logit_adjusted"},
         {"backbone": "resnet18_narrow32"},
+        {"backbone": "resnet10_narrow16_stride2"},
         {"batch_size": 16},
         {"optimizer": "adam", "weight_decay": 0.1},
         {"optimizer": "adamw", "weight_decay": 0.1},
@@ -355,10 +376,32 @@ def test_weight_decay_differs_between_the_optimizers(one_epoch_metrics):
     assert found[0] != found[1]
 
 
+def learner_of(parameter: nn.Parameter) -> Learner:
+    """A learner whose network has one parameter."""
+    return Learner(nn.ParameterList([parameter]), make_method("ce"), "joint")
+
+
+def test_methods_own_parameters_have_a_rate_of_their_own():
+    """Ten times the network's, under both kinds of schedule."""
+    learner = learner_of(nn.Parameter(torch.zeros(1)))
+    learner.method.head, learner.method.lr_factor = nn.Linear(2, 1), 10.0
+    for schedule in ("exponential", "one_cycle"):
+        config = replace(TINY, lr_schedule=schedule, lr=0.01)
+        optimizer, scheduler, _ = make_optimizer(learner, config, steps_per_epoch=5)
+        assert [len(group["params"]) for group in optimizer.param_groups] == [1, 2]
+        for _ in range(3):
+            network, own = (group["lr"] for group in optimizer.param_groups)
+            assert own == pytest.approx(10 * network)
+            optimizer.step()
+            scheduler.step()
+
+
 def test_exponential_schedule_is_nine_tenths_for_each_epoch():
     config = replace(TINY, lr_schedule="exponential", lr=0.5, epochs=4)
     parameter = nn.Parameter(torch.zeros(1))
-    optimizer, scheduler, steps_each_batch = make_optimizer([parameter], config, steps_per_epoch=3)
+    optimizer, scheduler, steps_each_batch = make_optimizer(
+        learner_of(parameter), config, steps_per_epoch=3
+    )
     assert not steps_each_batch
     for epoch in range(4):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * 0.9**epoch)
@@ -369,7 +412,7 @@ def test_exponential_schedule_is_nine_tenths_for_each_epoch():
 def test_one_cycle_schedule_rises_to_the_rate_and_falls_to_nothing():
     config = replace(TINY, lr=0.5, epochs=4)
     optimizer, scheduler, steps_each_batch = make_optimizer(
-        [nn.Parameter(torch.zeros(1))], config, steps_per_epoch=25
+        learner_of(nn.Parameter(torch.zeros(1))), config, steps_per_epoch=25
     )
     assert steps_each_batch
     rates = []
@@ -402,13 +445,14 @@ def test_epochs_of_a_run_follow_the_schedule(data, runs, monkeypatch):
 # Parts of the loop.
 
 
-@pytest.mark.parametrize("samples", [2, 3, 31, 32, 33, 64, 65, 97])
-def test_each_position_is_in_one_batch_and_no_batch_has_one(samples):
-    parts = batches(samples, 32, seed=1, epoch=2)
+@pytest.mark.parametrize("processes", [1, 2, 5])
+@pytest.mark.parametrize("samples", [10, 11, 31, 32, 33, 64, 65, 68, 97])
+def test_each_position_is_in_one_batch_with_two_for_each_process(samples, processes):
+    parts = batches(samples, 32, seed=1, epoch=2, processes=processes)
     assert sorted(np.concatenate(parts).tolist()) == list(range(samples))
     sizes = [len(part) for part in parts]
-    assert min(sizes) > 1
-    assert max(sizes) <= 33
+    assert min(sizes) >= 2 * processes
+    assert max(sizes) < 32 + 2 * processes
     assert all(size >= 32 for size in sizes[:-1])
 
 
@@ -427,39 +471,79 @@ class Recorder(nn.Module):
     def __init__(self):
         super().__init__()
         self.seen = []
+        self.fc = nn.Linear(2, 2)
 
     def forward(self, images):
         self.seen.append(images)
-        return torch.stack([images[:, 0, :, 0].sum(1), images[:, 0, :, -1].sum(1)], dim=1)
+        logits = torch.stack([images[:, 0, :, 0].sum(1), images[:, 0, :, -1].sum(1)], dim=1)
+        return Representation(logits, images.mean(dim=(2, 3)), images)
+
+
+class Listener(Method):
+    """A method that keeps what the network said of a batch."""
+
+    def __init__(self, two_views: bool):
+        super().__init__()
+        self.two_views = two_views
+
+    def forward(self, output):
+        self.heard = output
+        return output.logits.sum(), {}
+
+
+def heard_of(model, views, two_views: bool, order: str):
+    learner = Learner(model, Listener(two_views), order)
+    _, _, logits = learner(views, labels=torch.zeros(len(views)), epoch=2, epochs=5)
+    assert torch.equal(logits, learner.method.heard.logits)
+    return learner.method.heard
 
 
 @pytest.mark.parametrize(("order", "passes"), [("joint", [10]), ("separate", [5, 5])])
 def test_second_view_is_the_mirror(order, passes):
     views, model = torch.rand(5, 3, 4, 6), Recorder()
-    logits, flipped = two_view_logits(model, views, True, order)
+    mirrored = views[..., [5, 4, 3, 2, 1, 0]]
+    heard = heard_of(model, views, True, order)
     assert [len(images) for images in model.seen] == passes
-    assert torch.equal(torch.cat(model.seen), torch.cat([views, views[..., [5, 4, 3, 2, 1, 0]]]))
-    assert torch.equal(logits, flipped[:, [1, 0]])
-    assert logits.shape == flipped.shape == (5, 2)
+    assert torch.equal(torch.cat(model.seen), torch.cat([views, mirrored]))
+    assert torch.equal(heard.logits, heard.logits_flipped[:, [1, 0]])
+    assert heard.logits.shape == heard.logits_flipped.shape == (5, 2)
+    assert torch.equal(heard.feature_map, views)
+    assert torch.equal(heard.feature_map_flipped, mirrored)
+    assert heard.features.shape == heard.features_flipped.shape == (5, 3)
+    assert (heard.epoch, heard.epochs) == (2, 5)
+    assert heard.classifier is model.fc
 
 
 def test_one_view_where_the_method_has_one():
     views, model = torch.rand(5, 3, 4, 6), Recorder()
-    logits, flipped = two_view_logits(model, views, False, "joint")
-    assert flipped is None
+    heard = heard_of(model, views, False, "joint")
+    assert heard.logits_flipped is heard.features_flipped is heard.feature_map_flipped is None
     assert len(model.seen) == 1
-    assert torch.equal(logits, model(views))
+    assert torch.equal(heard.logits, model(views).logits)
+
+
+class Normalised(nn.Module):
+    """A small network with batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.fc = nn.Linear(4, 7)
+
+    def forward(self, images):
+        feature_map = self.body(images)
+        features = feature_map[:, :, 1, 1]
+        return Representation(self.fc(features), features, feature_map)
 
 
 def test_batch_statistics_are_shared_by_joint_views_alone():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(7))
-    views = torch.rand(8, 3, 6, 6) * torch.arange(6)
-    joint, _ = two_view_logits(model.train(), views, True, "joint")
-    separate, _ = two_view_logits(model, views, True, "separate")
+    model, views = Normalised(), torch.rand(8, 3, 6, 6) * torch.arange(6)
+    joint = heard_of(model.train(), views, True, "joint").logits
+    separate = heard_of(model, views, True, "separate").logits
     assert not torch.allclose(joint, separate, atol=1e-3)
     model.eval()
-    joint, _ = two_view_logits(model, views, True, "joint")
-    separate, _ = two_view_logits(model, views, True, "separate")
+    joint = heard_of(model, views, True, "joint").logits
+    separate = heard_of(model, views, True, "separate").logits
     torch.testing.assert_close(joint, separate)
 
 
@@ -475,18 +559,69 @@ def test_predict_equals_one_image_at_a_time(data):
     images = data[1][:20]
     model = build_model("resnet18_narrow16", 7, seed=0)
     positions = np.array([7, 3, 19, 3])
-    found = predict(model, images, positions, "cpu")
+    learner = Learner(model, make_method("nla"), "joint")
+    found = predict(learner, images, positions, make_accelerator("cpu", "fp32"))
     assert found.dtype == np.float32
     with torch.no_grad():
         for row, position in zip(found, positions, strict=True):
-            logits = model.eval()(normalise(to_tensor(images[position : position + 1])))
+            logits = model.eval()(normalise(to_tensor(images[position : position + 1]))).logits
             np.testing.assert_allclose(row, logits.softmax(1)[0].numpy(), atol=1e-5)
+
+
+class Doubter(Method):
+    """A method that judges otherwise than the network."""
+
+    def predict(self, output):
+        assert output.labels is None
+        return output.classifier(2 * output.features.float())
+
+
+def test_predictions_are_the_methods_own(data):
+    model, positions = build_model("resnet18_narrow16", 7, seed=0), np.arange(4)
+    learner = Learner(model, Doubter(), "joint")
+    found = predict(learner, data[1], positions, make_accelerator("cpu", "fp32"))
+    with torch.no_grad():
+        features = model.eval()(normalise(to_tensor(data[1][:4]))).features
+        wanted = model.fc(2 * features).softmax(1).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_methods_begin_with_the_runs_seed_whatever_came_before(data):
+    """A method's own layers are drawn in `setup`."""
+
+    class Headed(Method):
+        def setup(self, training_set):
+            self.given = training_set
+            self.head = nn.Linear(training_set.num_features, 1)
+
+    rows = data[0][data[0]["part"] == "train"]
+    register("headed")(Headed)
+    try:
+        weights = []
+        for seed in (3, 3, 4):
+            torch.manual_seed(len(weights))
+            model = build_model("resnet18_narrow16", 7, seed=0)
+            config = replace(TINY, method="headed", seed=seed)
+            learner, targets = make_learner(config, rows, model)
+            weights.append(learner.method.head.weight)
+    finally:
+        del METHODS["headed"]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert targets["labels"].tolist() == rows["label"].tolist()
+    given = learner.method.given
+    assert (given.num_classes, given.num_features) == (7, 128)
+    assert given.labels.tolist() == rows["label"].tolist()
+    assert given.votes is given.candidates is None
 
 
 def test_non_finite_loss_raises_and_keeps_no_checkpoint(data, runs, monkeypatch):
     config = replace(TINY, method="ce", epochs=1)
+    forward = METHODS["ce"].forward
     monkeypatch.setattr(
-        training, "two_view_logits", lambda model, views, *_: (model(views) * torch.inf, None)
+        METHODS["ce"],
+        "forward",
+        lambda self, output: forward(self, replace(output, logits=output.logits * torch.inf)),
     )
     with pytest.raises(
         FloatingPointError, match=r"the loss is nan in epoch 0: lower lr \(0\.003\)"
@@ -494,6 +629,66 @@ def test_non_finite_loss_raises_and_keeps_no_checkpoint(data, runs, monkeypatch)
         train(config, *data)
     assert not (config.folder / "checkpoint.pt").exists()
     assert not (config.folder / "done").exists()
+
+
+def stop_after_one_epoch(config, data):
+    def stop(line: str):
+        if "epoch 1/" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, *data, report=stop)
+    return config.folder / "checkpoint.pt"
+
+
+def test_foreign_and_damaged_checkpoints_are_refused_by_name(data, runs):
+    checkpoint = stop_after_one_epoch(TINY, data)
+    sound = checkpoint.read_bytes()
+    other = replace(TINY, seed=5)
+    with pytest.raises(ValueError, match=rf"belongs to {TINY.run_id}, not to {other.run_id}: del"):
+        read_checkpoint(checkpoint, other)
+    for content in (sound[: len(sound) // 2], b"", b"something else"):
+        checkpoint.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"of {TINY.run_id} is cut off or of an"):
+            train(TINY, *data)
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        archive.writestr("data.pkl", "no pickle")
+    with pytest.raises(ValueError, match=rf"of {TINY.run_id} does not load: delete"):
+        train(TINY, *data)
+    torch.save({"weights": torch.zeros(2)}, checkpoint)
+    with pytest.raises(ValueError, match="is no checkpoint of a run: delete"):
+        train(TINY, *data)
+    assert not (TINY.folder / "done").exists()
+    checkpoint.write_bytes(sound)
+    assert read_checkpoint(checkpoint, TINY)["progress"]["epochs_done"] == 1
+
+
+def test_full_disk_is_said_and_the_last_checkpoint_stays(finished, data, runs, monkeypatch):
+    """The disk fills up while the second checkpoint is written: half of it gets there."""
+    checkpoint = stop_after_one_epoch(TINY, data)
+    before, save = checkpoint.read_bytes(), torch.save
+
+    def half(state, path):
+        save(state, path)
+        path.write_bytes(path.read_bytes()[:1000])
+        raise RuntimeError("PytorchStreamWriter failed writing file")  # what torch.save raises
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half)
+        patch.setattr("nlalib.storage.free_bytes", lambda path: 4096)
+        with pytest.raises(OSError, match=r"no room to write .*: 4,096 bytes are free") as told:
+            train(TINY, *data)
+    assert told.value.errno == errno.ENOSPC
+    assert checkpoint.read_bytes() == before
+    assert not list(TINY.folder.glob(".checkpoint*"))
+    assert results_of(train(TINY, *data)) == results_of(finished)
+
+
+def test_folder_that_cannot_be_written_is_named(data, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "file" / "runs"))
+    with pytest.raises(OSError, match=r"file/runs/rendered-nla-.* cannot be written .*NLA_RUNS"):
+        train(TINY, *data)
 
 
 def test_initial_weights_are_used(finished, data, runs):
@@ -510,20 +705,53 @@ def test_initial_weights_are_used(finished, data, runs):
 # Devices.
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_without_a_device_says_so():
-    with pytest.raises(RuntimeError, match="no CUDA device; use 'auto' or 'cpu'"):
-        make_accelerator("cuda", "fp32")
+def test_no_device_is_named_outside_of_its_module():
+    """So that a run on a GPU needs no other code than a run on the CPU."""
+    allowed = {"devices.py": 2, "runs.py": 1}  # the check and its message, the choices
+    sources = [p for p in (ROOT / "nlalib").rglob("*.py") if "__pycache__" not in p.parts]
+    assert len(sources) > 20
+    for path in sources:
+        text = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
+        code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
+        assert ".cuda(" not in code, path
+        assert len(re.findall(r"""["']cuda(:\d+)?["']""", code)) <= allowed.get(path.name, 0), path
 
 
-def test_cpu_is_the_cpu_even_where_there_is_a_gpu():
-    assert make_accelerator("cpu", "fp32").device.type == "cpu"
+def test_deterministic_mode_is_on_while_a_run_trains_and_changes_nothing_here(
+    finished, data, runs, monkeypatch
+):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    found, plain = [], training.train_epoch
+
+    def spy(*given, **named):
+        found.append(torch.are_deterministic_algorithms_enabled())
+        return plain(*given, **named)
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    config = replace(TINY, deterministic=True)
+    assert config.run_id == TINY.run_id
+    assert results_of(train(config, *data)) == results_of(finished)
+    assert found == [True] * 3
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_network_alone_is_compiled_and_its_weights_keep_their_names(data, runs, monkeypatch):
+    """Without the compiler, which takes minutes; a test on a GPU runs it."""
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    config = replace(TINY, epochs=1, compile=True, backbone="resnet10_narrow16_stride2")
+    assert config.run_id == replace(config, compile=False).run_id
+    folder = train(config, *data)
+    assert compiled == ["NarrowResNet"]
+    model = build_model(config.backbone, 7, 0)
+    assert set(load_file(folder / "weights.safetensors")) == set(model.state_dict())
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_training_on_a_gpu(data, runs, precision):
-    config = replace(TINY, epochs=1, device="cuda", precision=precision)
+@pytest.mark.parametrize("method", ["nla", "eac"])
+def test_training_on_a_gpu(data, runs, precision, method):
+    config = replace(TINY, epochs=1, device="cuda", precision=precision, method=method)
     metrics = read_metrics(train(config, *data))
     assert np.isfinite(metrics["train_loss"][0])
 
@@ -532,22 +760,41 @@ def test_training_on_a_gpu(data, runs, precision):
 def test_first_loss_on_a_gpu_is_that_of_the_cpu(data, runs):
     """Before the weights have moved, the two differ by rounding alone."""
     config = replace(TINY, epochs=1, batch_size=200)
-    on_cpu = read_metrics(train(config, *data))["train_loss"][0]
+    on_cpu = read_metrics(train(replace(config, device="cpu"), *data))["train_loss"][0]
     (config.folder / "done").unlink()
     on_gpu = read_metrics(train(replace(config, device="cuda"), *data))["train_loss"][0]
     assert on_gpu == pytest.approx(on_cpu, rel=0.02)
 
 
 @pytest.mark.cuda
+def test_deterministic_runs_on_a_gpu_are_equal_bit_by_bit(data, runs):
+    config, found = replace(TINY, device="cuda", deterministic=True), []
+    for _ in range(2):
+        found.append(results_of(train(config, *data)))
+        shutil.rmtree(config.folder)
+    assert found[0] == found[1]
+
+
+@pytest.mark.cuda
+def test_resumed_deterministic_run_on_a_gpu_is_the_whole_one(data, runs):
+    config = replace(TINY, device="cuda", deterministic=True)
+    whole = results_of(train(config, *data))
+    shutil.rmtree(config.folder)
+    stop_after_one_epoch(config, data)
+    assert results_of(train(config, *data)) == whole
+
+
+@pytest.mark.cuda
+def test_compiled_training_on_a_gpu(data, runs):
+    config = replace(TINY, epochs=1, device="cuda", compile=True)
+    assert np.isfinite(read_metrics(train(config, *data))["train_loss"][0])
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_resuming_on_a_gpu(data, runs, precision):
     config = replace(TINY, device="cuda", precision=precision)
-
-    def stop(line: str):
-        raise Killed
-
-    with pytest.raises(Killed):
-        train(config, *data, report=stop)
+    stop_after_one_epoch(config, data)
     metrics = read_metrics(train(config, *data))
     assert metrics["epoch"].tolist() == [0, 1, 2]
     assert np.isfinite(metrics["train_loss"]).all()

@@ -1,0 +1,47 @@
+"""All benchmarks of training: python -m benchmarks [--quick] [NAME ...]."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in a study: one thread a run
+sys.path.insert(0, str(Path(__file__).parent))
+
+import epochs
+import memory
+import steps
+
+
+def growth(quick: bool) -> None:
+    thousands = (1, 4, 16) if quick else (1, 4, 16, 64)
+    for pixels in (48, 112):
+        numbers = [1000 * thousand for thousand in thousands]
+        numbers += [] if quick or pixels == 48 else [71_850]  # a quarter of AffectNet
+        memory.growth(pixels, numbers)
+
+
+BENCHMARKS = {
+    "step": steps.against_the_bare_minimum,
+    "networks": steps.batches_and_networks,
+    "facts": steps.cost_of_the_facts,
+    "loading": steps.share_of_loading,
+    "epoch": epochs.whole_epoch,
+    "growth": growth,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="small batches and few rounds")
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for name in given.names or BENCHMARKS:
+        BENCHMARKS[name](given.quick)
+
+
+if __name__ == "__main__":
+    main()

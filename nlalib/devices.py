@@ -1,0 +1,113 @@
+"""Devices and processes: a run knows of them what stands here, on top of Accelerate.
+
+A run in several processes is one run: every process takes its share of each batch, and
+DistributedDataParallel averages the gradients, weighted so that they are those of the whole
+batch's mean loss. Batch normalisation takes the statistics of the whole batch on GPUs
+(`SyncBatchNorm`) and of each process's share on the CPU, where PyTorch has no such layer. A term
+of a loss that compares samples with each other sees one share.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from torch import nn
+
+_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def started_processes() -> int:
+    """Return as how many processes torchrun or `accelerate launch` started this program."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def make_accelerator(device: str, precision: str, processes: int = 1) -> Accelerator:
+    """Return the Accelerator that owns device and precision.
+
+    "auto" leaves the choice to Accelerate: CUDA where there is one, else Apple's GPU, else the CPU.
+
+    Raises
+    ------
+    RuntimeError
+        If "cuda" is asked for and there is none, or if the program was started as another number
+        of processes than `processes`, or as more than there are devices.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
+    if started_processes() != processes:
+        raise RuntimeError(
+            f"started as {started_processes()} processes, but processes is {processes}: start as "
+            "many, e.g. by `torchrun --nproc-per-node`, or set the parameter"
+        )
+    on_cpu = device == "cpu" or (processes > 1 and not torch.cuda.is_available())
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
+    if processes > 1 and not on_cpu and local > torch.cuda.device_count():
+        raise RuntimeError(
+            f"{local} processes on a machine with {torch.cuda.device_count()} CUDA devices: "
+            "start one a device, or set device to 'cpu'"
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
+    return Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
+
+
+def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_layers: bool):
+    """Return the learner made ready for several processes; unchanged for one.
+
+    `own_layers` tells whether the method has parameters, which may be idle in some epochs.
+    """
+    if accelerator.num_processes > 1:
+        if accelerator.device.type != "cpu":
+            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=own_layers)
+    return learner
+
+
+def share_of(positions: np.ndarray, accelerator: Accelerator) -> np.ndarray:
+    """Return this process's part of `positions`; parts differ by one at most."""
+    if accelerator.num_processes == 1:
+        return positions
+    return np.array_split(positions, accelerator.num_processes)[accelerator.process_index]
+
+
+def of_all_processes(value, accelerator: Accelerator) -> list:
+    """Return the value that each process has, in the order of the processes."""
+    return [value] if accelerator.num_processes == 1 else gather_object([value])
+
+
+def copy_buffers_of_the_first(accelerator: Accelerator, module: nn.Module) -> None:
+    """Give all processes the buffers (running means) of the first, in place."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Let PyTorch choose algorithms on CUDA that give the same bits twice, at some cost of speed.
+
+    It warns of an operation that has none. On the CPU results repeat without it.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    searches = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        torch.backends.cudnn.benchmark = searches

@@ -1,0 +1,101 @@
+"""GPUs as a resource: what Slurm would be asked for, and who gets which GPU of one machine."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from nlalib.paths import ROOT
+from nlalib.studies import read_study
+
+STUDY = "configs/embedded.yaml"
+
+
+def dry_run(folder, *words: str, **environment: str) -> str:
+    """What snakemake says that it would do, with an empty folder for runs."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "SLURM_"))}
+    finished = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--printshellcmds", *words],
+        cwd=ROOT,
+        env={**given, **environment, "NLA_RUNS": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = finished.stdout + finished.stderr
+    assert finished.returncode == 0, report
+    return report
+
+
+def test_each_run_is_a_job_with_one_gpu(tmp_path):
+    """With the profile, inside of a job; the plugin itself says what Slurm is asked for."""
+    pytest.importorskip(
+        "snakemake_executor_plugin_slurm", reason="snakemake-executor-plugin-slurm is missing"
+    )
+    from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+    # Of a rule with a message snakemake shows no resources.
+    rules = re.sub(r"    message:\n +.*\n", "", (ROOT / "Snakefile").read_text())
+    (tmp_path / "Snakefile").write_text(rules)
+    report = dry_run(
+        tmp_path / "runs",
+        *("--snakefile", str(tmp_path / "Snakefile"), "--directory", str(ROOT)),
+        *("--profile", "profiles/slurm", "--config", f"study={STUDY}", "local_gpus=2"),
+        SLURM_JOB_ID="1",
+    )
+    lines = re.findall(r"^rule train:.*?^    resources: (.*?)$", report, flags=re.M | re.S)
+    jobs = [dict(item.split("=", 1) for item in line.split(", ")) for line in lines]
+    assert len(jobs) == len(read_study(STUDY).runs)
+    for job in jobs:
+        assert job["gpu"] == "1"
+        assert int(job["runtime"]) >= 60
+        asked = set_gres_string(SimpleNamespace(resources={"gpu": int(job["gpu"])}))
+        assert re.search(r"--gpus[= ]1\b", asked), asked
+    assert "CUDA_VISIBLE_DEVICES" not in report  # Slurm says which
+
+
+def test_profile_goes_on_with_runs_that_were_cut_off():
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    assert profile["restart-times"] > 0
+    assert profile["rerun-incomplete"]
+
+
+@pytest.fixture(scope="module")
+def taking(tmp_path_factory) -> str:
+    """The shell commands before a training command, on a machine with two GPUs."""
+    folder = tmp_path_factory.mktemp("runs")
+    report = dry_run(folder, "--cores=4", "--config", f"study={STUDY}", "local_gpus=2")
+    commands = set(
+        re.findall(r"^Shell command: (mkdir -p .*?)papermill ", report, flags=re.MULTILINE)
+    )
+    assert len(commands) == 1
+    return commands.pop()
+
+
+def test_two_runs_have_a_gpu_each_and_the_third_waits(taking, tmp_path):
+    """Real shells; each holds its GPU until its input ends."""
+
+    def start():
+        command = f"{taking} echo $CUDA_VISIBLE_DEVICES; read"
+        pipe = subprocess.PIPE
+        return subprocess.Popen(["bash", "-c", command], stdin=pipe, stdout=pipe, text=True)
+
+    def end(shell):
+        shell.communicate("\n")
+
+    shells = [start(), start()]
+    held = [shell.stdout.readline().strip() for shell in shells]
+    assert Counter(held) == Counter(["0", "1"])
+    third = start()
+    assert select.select([third.stdout], [], [], 1.5)[0] == []  # it says nothing meanwhile
+    end(shells[1])
+    assert third.stdout.readline().strip() == held[1]
+    end(shells[0])
+    end(third)
