@@ -28,7 +28,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c co
 IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
-.PHONY: help study publish readme test lab notebooks lock clean stale
+.PHONY: help study publish readme test lab notebooks benchmark lock clean stale
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -71,6 +71,9 @@ notebooks: $(VENV)/.installed  ## run all notebooks again and store their output
 	@$(IN_VENV) folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= NLA_RUNS="$$folder" \
 		python scripts/execute_notebooks.py $(NOTEBOOKS)
+
+benchmark: $(VENV)/.installed  ## measure speed, as ratios; an hour or two (BENCHMARK=--quick: minutes)
+	@$(IN_VENV) OMP_NUM_THREADS=1 python -m benchmarks $(BENCHMARK)
 
 lock:  ## remake constraints.txt from pyproject.toml with the newest versions that fit
 	@echo "Resolving versions in a fresh environment; this takes some minutes ..."

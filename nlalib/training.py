@@ -412,17 +412,19 @@ def train_epoch(
     learner.train()
     draws = EpochDraws(len(positions), config.seed, epoch)
     recipe = named_recipe(config.augmentation)
-    seen, losses, facts = [], [], []
-    for batch in _batches_of(config, len(positions), epoch):
+    parts = _batches_of(config, len(positions), epoch)
+    losses = facts = None
+    for step, batch in enumerate(parts):
         share = share_of(batch, accelerator)
         samples = torch.from_numpy(share)
+        on_device = samples.to(accelerator.device)
         pixels = to_tensor(read_images(images, positions[share])).to(accelerator.device)
         views = augment(pixels, samples, draws, recipe)
         loss, batch_facts, logits = learner(
             views,
             epoch=epoch,
             epochs=config.epochs,
-            samples=samples.to(accelerator.device),
+            samples=on_device,
             **{name: values[samples].to(accelerator.device) for name, values in targets.items()},
         )
         if accelerator.num_processes > 1:
@@ -436,18 +438,22 @@ def train_epoch(
         given = targets["labels"][samples].to(accelerator.device)
         # A method's own facts replace those of the network's logits.
         batch_facts = {**prediction_facts(logits, given), **batch_facts}
+        stacked = torch.stack(list(batch_facts.values()))
+        if step == 0:
+            # Two tables, and no tensor kept of each step: many small ones between the large ones of
+            # a step would fragment the memory, which then grows with the number of images.
+            losses = loss.new_zeros(len(parts))
+            facts = stacked.new_zeros(len(stacked), len(positions))
         # Left on the device: copying each step would make the step wait for the device.
-        seen.append(share)
-        losses.append(loss.detach())
-        facts.append(torch.stack(list(batch_facts.values())))
-    mean_loss = float(accelerator.reduce(torch.stack(losses), "mean").mean())
+        losses[step] = loss.detach()
+        facts[:, on_device] = stacked
+    mean_loss = float(accelerator.reduce(losses, "mean").mean())
     if not np.isfinite(mean_loss):
         raise FloatingPointError(
             f"the loss is {mean_loss} in epoch {epoch}: lower lr ({config.lr}) or use fp32"
         )
-    own = np.concatenate(seen), torch.cat(facts, dim=1).cpu().numpy()
-    seen, tables = zip(*of_all_processes(own, accelerator), strict=True)
-    table = np.concatenate(tables, axis=1)[:, np.argsort(np.concatenate(seen))]
+    # Each process has filled the columns of its own samples.
+    table = accelerator.reduce(facts, "sum").cpu().numpy()
     return mean_loss, dict(zip(batch_facts, table, strict=True))
 
 
