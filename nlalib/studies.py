@@ -99,9 +99,7 @@ def read_study(path: str | Path) -> Study:
             raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    return Study(
-        content["study"], content["title"], notebooks, runs, tuple(content["references"])
-    )
+    return Study(content["study"], content["title"], notebooks, runs, tuple(content["references"]))
 
 
 def _combinations(content: dict) -> list[dict]:
