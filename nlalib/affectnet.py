@@ -22,14 +22,13 @@ import pandas as pd
 
 from nlalib.index import LANDMARK_COLUMNS, check_index
 from nlalib.labels import AFFECTNET_CODES, class_id, expressions
-from nlalib.readers import TOLERATED_SHARE, find_class_folders, tolerated_missing
+from nlalib.readers import BOX_COLUMNS, TOLERATED_SHARE, find_class_folders, tolerated_missing
 
 # The test set first: an image that is listed in both stays out of training.
 CSV_FILES = {"validation.csv": "test", "training.csv": "train"}
 SET_FOLDERS = {"val_set": "test", "train_set": "train"}
 IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 NAME, POINTS, CODE = "subDirectory_filePath", "facial_landmarks", "expression"
-BOX_COLUMNS = ["face_x", "face_y", "face_width", "face_height"]
 CSV_COLUMNS = [NAME, *BOX_COLUMNS, POINTS, CODE, "valence", "arousal"]
 POINT_COLUMNS = [f"{column}_pixels" for column in LANDMARK_COLUMNS]
 MEANINGS = AFFECTNET_CODES | {8: "none", 9: "uncertain", 10: "no face"}

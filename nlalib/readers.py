@@ -13,6 +13,8 @@ from nlalib.labels import class_id
 TOLERATED_SHARE, TOLERATED_IMAGES = 0.01, 5
 # In a folder of images that `nlalib.aligned_images` made: how they were aligned.
 SETTINGS_FILE = "alignment.json"
+# The box of a face, pixels of the image file: left, top, width, height.
+BOX_COLUMNS = ["face_x", "face_y", "face_width", "face_height"]
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
