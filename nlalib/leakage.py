@@ -11,7 +11,16 @@ from nlalib.paths import display_path, figures_folder
 from nlalib.runs import RunConfig, write_atomically
 from nlalib.studies import read_study
 
-METRICS = ("overall_accuracy", "mean_accuracy")
+METRICS = (
+    "overall_accuracy",
+    "mean_accuracy",
+    "worst_class_recall",
+    "macro_f1",
+    "mean_average_precision",
+    "nll",
+    "brier",
+    "ece",
+)
 # Whose test images count as leaked: those with a twin among the images that the run trained on,
 # or among all that the set ships for training.
 SCOPES = ("run", "official split")
