@@ -177,8 +177,14 @@ def readme() -> None:
     path.write_text(f"{before}{_BEGIN}\n\n{headline_section()}\n\n{_END}{after}")
 
 
-COMMANDS = {"check": check, "collect": collect, "show": show, "publish": publish}
-COMMANDS |= {"robustness": robustness, "leakage": leakage}
+COMMANDS = {
+    "check": check,
+    "collect": collect,
+    "show": show,
+    "publish": publish,
+    "robustness": robustness,
+    "leakage": leakage,
+}
 
 
 def main() -> int:

@@ -256,8 +256,7 @@ def _train(
         report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
     learner, targets = make_learner(config, index.iloc[parts[TRAIN]], model)
     learner.to(accelerator.device, memory_format=torch.channels_last)
-    own_layers = any(True for _ in learner.method.parameters())
-    learner = prepare_for_processes(accelerator, learner, own_layers)
+    learner = prepare_for_processes(accelerator, learner, learner.method.has_own_layers)
     if config.compile:
         learner.model.compile()  # in place: the names of the weights stay
     steps = len(_batches_of(config, len(parts[TRAIN]), 0))
@@ -523,7 +522,7 @@ def finish(
     files = [folder / "facts" / f"{epoch:04d}.parquet" for epoch in range(config.epochs)]
     write_atomically(folder / "naw.parquet", lambda path: _join(files, path))
     _write_weights(folder / "weights.safetensors", learner.model)
-    if any(True for _ in learner.method.parameters()):  # a head of its own
+    if learner.method.has_own_layers:
         _write_weights(folder / "method.safetensors", learner.method)
     write_json(folder / "done", {"run_id": config.run_id, "seconds": sum(progress.seconds)})
     shutil.rmtree(folder / "facts")

@@ -90,6 +90,11 @@ class Method(nn.Module):
     keeps_samples = False
     lr_factor = 1.0
 
+    @property
+    def has_own_layers(self) -> bool:
+        """Whether something of the method itself is learned: a head, embeddings."""
+        return any(True for _ in self.parameters())
+
     def setup(self, training_set: TrainingSet) -> None:
         """Make heads and buffers. Called once, with PyTorch's generator seeded by the run."""
 
