@@ -16,7 +16,7 @@ from nlalib.naw import weight_at
 from nlalib.partial_labels import random_candidates
 
 CLASSES, WIDTH, SAMPLES = 5, 8, 24
-FROM_CANDIDATES = ["cc", "rc", "proden", "cavl", "lws", "decoder", "nla_candidates"]
+FROM_CANDIDATES = ["cc", "rc", "proden", "pico", "cavl", "lws", "decoder", "nla_candidates"]
 FROM_VOTES = ["ldl", "uncertainty", "self_distillation", "nla_soft"]
 EVERY = FROM_CANDIDATES + FROM_VOTES
 
@@ -50,6 +50,7 @@ def make_output(training_set: TrainingSet, samples: list[int], epoch=3, seed=1) 
         epochs=10,
         samples=torch.tensor(samples),
         features=draw(n, WIDTH).requires_grad_(),
+        features_flipped=draw(n, WIDTH),
         feature_map=draw(n, WIDTH, 2, 2).requires_grad_(),
         classifier=classifier,
         votes=training_set.votes[samples],
@@ -175,6 +176,82 @@ def test_proden_by_hand_over_three_turns(training_set):
         assert facts["identified"].tolist() == identified
     for sample, target in stored.items():
         assert method.targets[sample].tolist() == pytest.approx(target, rel=1e-5)
+
+
+def contrast_by_hand(own, positives, others) -> float:
+    """C of one sample, from its embedding and lists of embeddings."""
+    shares = [math.exp(sum(own * b).item() / 0.07) for b in others]
+    attracted = [math.exp(sum(own * a).item() / 0.07) / sum(shares) for a in positives]
+    return -sum(math.log(share) for share in attracted) / max(len(attracted), 1)
+
+
+def test_pico_by_hand_over_three_turns(training_set):
+    """The first turn of three is warm-up; the queue of 6 places turns over."""
+    method = ready("pico", training_set, weight=0.3, warm_up=0.1, prototype_momentum=0.9, queue=6)
+    stored, queue = {}, []
+    prototypes = [torch.zeros(128)] * CLASSES
+    for batch in three_turns(training_set):
+        with torch.no_grad():
+            u, v = (
+                [x / x.norm() for x in method.head(features)]
+                for features in (batch.features, batch.features_flipped)
+            )
+        rows = list(rows_of(batch))
+        pseudo = [max(members, key=lambda c: p[c]) for _, p, members, _, _ in rows]
+        phi = 0.95 - 0.15 * batch.epoch / 9
+        loss, facts = method(batch)
+        total, contrasts = 0.0, []
+        for i, (_, p, members, _, _) in enumerate(rows):
+            sample = int(batch.samples[i])
+            even = [float(c in members) / len(members) for c in range(CLASSES)]
+            target = stored.get(sample, even)
+            if batch.epoch >= 1:
+                nearest = max(members, key=lambda c: sum(u[i] * prototypes[c]).item())
+                target = [phi * q + (1 - phi) * (c == nearest) for c, q in enumerate(target)]
+                labelled = [(u[j], pseudo[j]) for j in range(len(u)) if j != i]
+                labelled += [*zip(v, pseudo, strict=True), *queue]
+                positives = [a for a, label in labelled if label == pseudo[i]]
+            else:
+                labelled = [(v[i], None), *queue]
+                positives = [v[i]]
+            contrasts.append(contrast_by_hand(u[i], positives, [a for a, _ in labelled]))
+            stored[sample] = target
+            total -= sum(q * math.log(value) for q, value in zip(target, p, strict=True))
+            total += 0.3 * contrasts[-1]
+        assert loss.item() == pytest.approx(total / len(rows), rel=1e-4)
+        assert facts["contrast"].tolist() == pytest.approx(contrasts, rel=1e-4)
+        for embedding, c in zip(u, pseudo, strict=True):
+            prototypes[c] = 0.9 * prototypes[c] + 0.1 * embedding
+        prototypes = [x / x.norm() if x.any() else x for x in prototypes]
+        torch.testing.assert_close(method.prototypes, torch.stack(prototypes))
+        queue = [*queue, *zip(v, pseudo, strict=True)][-6:]
+    for sample, target in stored.items():
+        assert method.targets[sample].tolist() == pytest.approx(target, rel=1e-5)
+
+
+def test_pico_learns_from_the_first_view_alone(training_set, output):
+    flipped = output.features_flipped.clone().requires_grad_()
+    method = ready("pico", training_set)
+    loss, _ = method(replace(output, features_flipped=flipped))
+    loss.backward()
+    assert flipped.grad is None
+    assert output.features.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("warm_up", "own_alone"), [(1.0, True), (0.0, False)])
+def test_pico_draws_images_of_one_pseudo_label_together_after_warm_up(
+    training_set, warm_up, own_alone
+):
+    """Two images, one pseudo-label; the second view of each is the other's first."""
+    batch = make_output(training_set, [0, 1])
+    both = torch.zeros(2, CLASSES, dtype=torch.bool)
+    both[:, 2] = True
+    features = batch.features.detach()
+    batch = replace(batch, candidates=both, features_flipped=features.flip(0))
+    method = ready("pico", training_set, warm_up=warm_up)
+    _, facts = method(batch)
+    # Alone, the own second view is the only one to choose from, so C is 0.
+    assert (facts["contrast"].abs().max() < 1e-6) == own_alone
 
 
 def test_cavl_by_hand_over_three_turns(training_set):
@@ -444,6 +521,7 @@ def test_one_stray_vote_moves_the_weight_by_little(training_set, output):
     [
         *[(name, {}) for name in ("cc", "rc", "proden", "cavl", "ldl", "self_distillation")],
         ("decoder", {"decoder": False, "uniformity": 0.0}),
+        ("pico", {"weight": 0.0}),
     ],
 )
 def test_one_candidate_or_votes_that_agree_give_the_cross_entropy(
@@ -578,6 +656,7 @@ def train(method, model, features, truth, training_set, steps=80, lr=0.05, featu
             epochs=steps,
             samples=torch.arange(len(truth)),
             features=features,
+            features_flipped=features + 0.1,
             feature_map=feature_map,
             classifier=model,
             votes=training_set.votes,
@@ -717,7 +796,8 @@ def test_bfloat16_autocast_changes_little(name):
         output = make_output(training_set, [4, 9, 2, 7])
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             if enabled:
-                low = {k: getattr(output, k).bfloat16() for k in ("features", "feature_map")}
+                names = ("features", "features_flipped", "feature_map")
+                low = {name: getattr(output, name).bfloat16() for name in names}
                 output = replace(output, **low)
             loss, facts = method(output)
             predicted = method.predict(output)
