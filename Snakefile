@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from nlalib.paths import display_path, runs_folder
-from nlalib.studies import TRAINING_NOTEBOOK, read_study
+from nlalib.studies import PRETRAINING_NOTEBOOK, TRAINING_NOTEBOOK, read_study
 
 STUDY_FILE = config.get("study", "configs/embedded.yaml")
 study = read_study(STUDY_FILE)
@@ -32,14 +32,14 @@ def gpus_of(wildcards) -> int:
     return 0 if run.device == "cpu" else GPU * run.processes
 
 
-def take_one_gpu(wildcards) -> str:
+def take_one_gpu(gpus: int) -> str:
     """Shell commands that wait for a GPU of this machine that no other run holds, and take it.
 
     The lock ends with the run. Where somebody else gives out GPUs (Slurm, a user's
     CUDA_VISIBLE_DEVICES), or one run uses several, there is nothing to do.
     """
     given = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ)
-    if given or not LOCAL_GPUS or gpus_of(wildcards) != 1:
+    if given or not LOCAL_GPUS or gpus != 1:
         return ""
     numbers = " ".join(map(str, range(LOCAL_GPUS)))
     return (
@@ -56,6 +56,13 @@ def as_yaml(parameters: dict) -> str:
 
 def run_parameters(wildcards) -> str:
     return as_yaml(dict(vars(study.runs[wildcards.run_id])))
+
+
+def pretrained(wildcards) -> list[str]:
+    """What a run waits for: the study's own pre-training, if it starts from that."""
+    starts_from = Path(study.runs[wildcards.run_id].initial_weights).parent.name
+    own = study.pretraining and starts_from == study.pretraining.run_id
+    return [f"{RUNS}/{starts_from}/done"] if own else []
 
 
 def done(method: str | None = None) -> list[str]:
@@ -87,14 +94,39 @@ rule all:
         expand(f"{FOLDER}/notebooks/{{name}}.ipynb", name=sorted({*study.notebooks, "06_main_results"})),
 
 
+if study.pretraining:
+    PRETRAINING_GPU = 0 if study.pretraining.device == "cpu" else GPU
+
+    ruleorder: pretrain > train
+
+    rule pretrain:
+        output:
+            f"{RUNS}/{study.pretraining.run_id}/done",
+        params:
+            yaml=as_yaml(dict(vars(study.pretraining))),
+            gpu=take_one_gpu(PRETRAINING_GPU),
+        threads: 1
+        resources:
+            gpu=PRETRAINING_GPU,
+        message:
+            f"pre-training {study.pretraining.run_id}"
+        shell:
+            "{params.gpu}"
+            f"NLA_FIGURES={FOLDER}/figures {PAPERMILL} {EPOCHS_TO_TERMINAL}"
+            f" notebooks/{PRETRAINING_NOTEBOOK}.ipynb"
+            f" {RUNS}/{study.pretraining.run_id}/notebook.ipynb -y {{params.yaml}}"
+
+
 rule train:
+    input:
+        pretrained,
     # The checkpoint lies beside `done` and is no output: snakemake would delete it when a run is
     # interrupted, and the run would begin anew.
     output:
         f"{RUNS}/{{run_id}}/done",
     params:
         yaml=run_parameters,
-        gpu=take_one_gpu,
+        gpu=lambda wildcards: take_one_gpu(gpus_of(wildcards)),
     threads: 1
     resources:
         gpu=gpus_of,

@@ -19,7 +19,7 @@ ACCURACIES = ("overall_accuracy", "mean_accuracy")
 SELECTIONS = ("last", "best_validation")
 # What a method and the one it is compared with have in common.
 CONDITION = [name for name in SETTING if name not in ("method", "settings")]
-RESAMPLES = 2000
+RESAMPLES = 5000
 COLUMNS = [
     *("study", *SETTING, "reference", "selection", "metric"),
     *("n", "difference", "deviation", "low", "high", "p_seeds", "detectable"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 RANDOM_INITIALISATION = "random"
+# The folder of a run of nlalib.masked_pretraining.
+_PRETRAINED = re.compile(r"\w+-masked-seed\d+-[0-9a-f]{10}")
 
 
 class Representation(NamedTuple):
@@ -119,11 +122,16 @@ def file_digest(path: Path) -> str:
 def initialisation_name(path: Path | None) -> str:
     """Return how results name the initial weights: "random", or the file's name and digest.
 
+    Weights that masked pre-training left have the name of its run, which says how they were made,
+    is the same on every machine, and is known before they are there.
+
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     """
+    if path is not None and _PRETRAINED.fullmatch(path.parent.name):
+        return path.parent.name
     if path is not None:
         _require_weights(path)
     return RANDOM_INITIALISATION if path is None else f"{path.stem}@{file_digest(path)}"
@@ -132,8 +140,9 @@ def initialisation_name(path: Path | None) -> str:
 def _require_weights(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth as "
-            "initial_weights, or leave it empty for random initialisation"
+            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth, or of what "
+            "05_masked_pretraining left, as initial_weights, or leave it empty for random "
+            "initialisation"
         )
 
 

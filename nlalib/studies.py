@@ -5,6 +5,8 @@ title: one line for people
 notebooks:                         # executed beside the training, with these parameters
   02_dataset_statistics: {faces: 3000}
 references: [ce]                   # optional: methods that the others are compared with
+pretraining: {epochs: 40}          # optional: parameters of 05_masked_pretraining; runs that have
+                                   # `initial_weights: pretraining` start from what it leaves
 fixed: {dataset: rendered}         # parameters of 04_training that all runs share
 grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run; or a list of such grids
 """
@@ -14,6 +16,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -21,7 +24,12 @@ from nlalib.methods import METHODS
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
 from nlalib.runs import RunConfig, checked_type, refuse_unknown
 
+if TYPE_CHECKING:
+    from nlalib.masked_pretraining import PretrainConfig
+
 TRAINING_NOTEBOOK = "04_training"
+PRETRAINING_NOTEBOOK = "05_masked_pretraining"
+FROM_PRETRAINING = "pretraining"  # as initial_weights
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Study:
         By run id, in the order of the grid.
     references : tuple of str
         Methods, with their own settings, that all others are compared with.
+    pretraining : PretrainConfig, or None
+        The run of masked pre-training that some of the runs start from.
     """
 
     name: str
@@ -44,6 +54,7 @@ class Study:
     notebooks: dict[str, dict]
     runs: dict[str, RunConfig]
     references: tuple[str, ...] = ("ce",)
+    pretraining: "PretrainConfig | None" = None
 
     @property
     def folder(self) -> Path:
@@ -73,10 +84,10 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(content, dict):
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
     keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
-    keys["references"] = list
+    keys |= {"references": list, "pretraining": dict}
     try:
         refuse_unknown(content, list(keys), "key")
-        content.setdefault("references", ["ce"])
+        content = {"references": ["ce"], "pretraining": None, **content}
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"missing key {', '.join(missing)}")
@@ -93,13 +104,37 @@ def read_study(path: str | Path) -> Study:
         there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
         refuse_unknown(notebooks, there, "notebook")
         refuse_unknown(content["references"], list(METHODS), "method in references")
-        configs = [RunConfig.from_parameters(given) for given in _combinations(content)]
+        pretraining = _pretraining(content["pretraining"])
+        configs = [_run(given, pretraining) for given in _combinations(content)]
         runs = {config.run_id: config for config in configs}
         if len(runs) < len(configs):
             raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    return Study(content["study"], content["title"], notebooks, runs, tuple(content["references"]))
+    references = tuple(content["references"])
+    return Study(content["study"], content["title"], notebooks, runs, references, pretraining)
+
+
+def _pretraining(parameters: dict | None) -> "PretrainConfig | None":
+    if parameters is None:
+        return None
+    # Imported when asked for: it takes seconds, and most studies have none.
+    from nlalib.masked_pretraining import PretrainConfig
+
+    return PretrainConfig.from_parameters(parameters)
+
+
+def _run(parameters: dict, pretraining: "PretrainConfig | None") -> RunConfig:
+    """Return the checked run, with the path of the weights that pre-training leaves."""
+    if parameters.get("initial_weights") == FROM_PRETRAINING:
+        if pretraining is None:
+            raise ValueError(
+                f"initial_weights is {FROM_PRETRAINING!r}, but the study has no such key with "
+                f"the parameters of {PRETRAINING_NOTEBOOK}"
+            )
+        weights = display_path(pretraining.folder / "weights.safetensors")
+        parameters = {**parameters, "initial_weights": weights}
+    return RunConfig.from_parameters(parameters)
 
 
 def _combinations(content: dict) -> list[dict]:

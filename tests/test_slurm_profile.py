@@ -41,7 +41,7 @@ def test_each_run_is_a_job_with_one_gpu(tmp_path):
     from snakemake_executor_plugin_slurm.utils import set_gres_string
 
     # Of a rule with a message snakemake shows no resources.
-    rules = re.sub(r"    message:\n +.*\n", "", (ROOT / "Snakefile").read_text())
+    rules = re.sub(r" +message:\n +.*\n", "", (ROOT / "Snakefile").read_text())
     (tmp_path / "Snakefile").write_text(rules)
     report = dry_run(
         tmp_path / "runs",

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -71,6 +72,34 @@ def test_list_of_grids_is_all_their_combinations_in_order(read):
     ]
 
 
+PRETRAINED = {
+    "pretraining": {"epochs": 3, "seed": 1},
+    "fixed": {"backbone": "vit_tiny_patch6", "epochs": 1, "train_images": 100},
+    "grid": {"initial_weights": ["", "pretraining"], "seed": [0, 1]},
+}
+
+
+def test_runs_start_from_the_study_s_pretraining_before_it_is_made(read, tmp_path, monkeypatch):
+    """And their names do not depend on where runs lie."""
+    names = []
+    for folder in ("here", "there"):
+        monkeypatch.setenv("NLA_RUNS", str(tmp_path / folder))
+        study = read({**SOUND, **PRETRAINED})
+        assert (study.pretraining.epochs, study.pretraining.seed) == (3, 1)
+        runs = list(study.runs.values())
+        assert [run.initialisation for run in runs] == [
+            *("random", "random"),
+            *(study.pretraining.run_id,) * 2,
+        ]
+        weights = tmp_path / folder / study.pretraining.run_id / "weights.safetensors"
+        assert Path(runs[2].initial_weights) == weights
+        names.append(list(study.runs))
+    assert names[0] == names[1]
+    other = read({**SOUND, **PRETRAINED, "pretraining": {"epochs": 4, "seed": 1}})
+    assert list(other.runs)[:2] == names[0][:2]
+    assert not set(list(other.runs)[2:]) & set(names[0])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -90,6 +119,8 @@ def test_list_of_grids_is_all_their_combinations_in_order(read):
         ({"grid": {"method": "ce"}}, "grid: method is 'ce'; expected a list"),
         ({"grid": {"method": []}}, r"grid: method is \[\]; expected a list"),
         ({"grid": {"seed": [0, 1, 0]}}, "grid: 3 combinations are only 2 runs"),
+        ({"pretraining": {"epoch": 3}}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+        ({"grid": {"initial_weights": ["pretraining"]}}, "initial_weights is 'pretraining', but"),
     ],
 )
 def test_mistake_is_refused_and_names_the_file(read, change, message):
@@ -159,24 +190,48 @@ def test_command_gives_the_same_run(changes, monkeypatch):
     assert set(given["parameters"]) == set(changes)
 
 
-def test_workflow_trains_what_is_not_done(tmp_path):
-    """A dry run of snakemake counts the jobs; a run that is done is not among them."""
-    study = read_study("configs/embedded.yaml")
-    done = tmp_path / next(iter(study.runs)) / "done"
-    done.parent.mkdir()
-    done.touch()
+def jobs_of_dry_run(runs_folder: Path, *words: str) -> dict[str, int]:
+    """Return how many jobs of each rule snakemake would do."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores=1", "--nolock"]
     finished = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--cores=1", "--nolock", "--quiet=rules"],
+        [*command, "--quiet=rules", *words],
         cwd=ROOT,
-        env={**os.environ, "NLA_RUNS": str(tmp_path)},
+        env={**os.environ, "NLA_RUNS": str(runs_folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     report = finished.stdout + finished.stderr
     assert finished.returncode == 0, report
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", report, flags=re.MULTILINE))
-    assert int(counts["train"]) == len(study.runs) - 1 == 5
-    assert int(counts["notebook"]) == len({*study.notebooks, "06_main_results"})
-    assert counts["results"] == "1"
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", report, flags=re.MULTILINE)}
+
+
+def test_workflow_trains_what_is_not_done(tmp_path):
+    """A run that is done is not among the jobs."""
+    study = read_study("configs/embedded.yaml")
+    done = tmp_path / next(iter(study.runs)) / "done"
+    done.parent.mkdir()
+    done.touch()
+    jobs = jobs_of_dry_run(tmp_path)
+    assert jobs["train"] == len(study.runs) - 1 == 5
+    assert jobs["notebook"] == len({*study.notebooks, "06_main_results"})
+    assert jobs["results"] == 1
+    assert "pretrain" not in jobs
     assert [path.name for path in tmp_path.iterdir()] == [done.parent.name]
+
+
+def test_workflow_pretrains_for_the_runs_that_start_from_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
+    path = tmp_path / "pretrained.yaml"
+    path.write_text(yaml.safe_dump({**SOUND, "notebooks": None, **PRETRAINED}))
+    study = read_study(path)
+    random, *_, pretrained = study.runs
+    words = ["--config", f"study={path}", "--"]
+    done = {run_id: f"{tmp_path}/runs/{run_id}/done" for run_id in (random, pretrained)}
+    assert jobs_of_dry_run(tmp_path / "runs", *words, done[random]) == {"train": 1, "total": 1}
+    jobs = {"pretrain": 1, "train": 1, "total": 2}
+    assert jobs_of_dry_run(tmp_path / "runs", *words, done[pretrained]) == jobs
+    left = tmp_path / "runs" / study.pretraining.run_id / "done"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert jobs_of_dry_run(tmp_path / "runs", *words, done[pretrained]) == {"train": 1, "total": 1}
