@@ -7,8 +7,6 @@ No label reaches the loss. The labels take part in which images are read: a clas
 of subsets and held-out images, and what the label rule drops.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +20,7 @@ from torch import nn
 
 from nlalib.augmentation import EpochDraws, augment, named_recipe, normalise
 from nlalib.datasets import HELD_OUT, TRAIN
+from nlalib.images import read_images
 from nlalib.masked_autoencoder import (
     EpochMasks,
     MaskedAutoencoder,
@@ -29,17 +28,16 @@ from nlalib.masked_autoencoder import (
     reconstruction_loss,
     visible_patches,
 )
-from nlalib.paths import display_path, runs_folder
+from nlalib.paths import display_path
 from nlalib.runs import (
+    Parameters,
     RunConfig,
-    checked_type,
     environment,
     locked,
-    refuse_unknown,
     write_atomically,
     write_json,
 )
-from nlalib.training import batches, make_accelerator, to_tensor
+from nlalib.training import batches, make_accelerator, read_checkpoint, to_tensor
 from nlalib.vision_transformer import VIT_SIZES, FaceTransformer, build_vit
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
@@ -52,7 +50,7 @@ _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Parameters):
     """The parameters of a pre-training run, with the defaults of `05_masked_pretraining.ipynb`."""
 
     dataset: str = "rendered"
@@ -77,9 +75,7 @@ class PretrainConfig:
     device: str = "auto"
 
     def __post_init__(self):
-        for parameter in fields(self):
-            value = checked_type(parameter.name, getattr(self, parameter.name), parameter.type)
-            object.__setattr__(self, parameter.name, value)
+        self.check_types()
         if self.backbone not in VIT_SIZES:
             raise ValueError(
                 f"backbone is {self.backbone!r}; masked pre-training needs one of "
@@ -114,12 +110,6 @@ class PretrainConfig:
         """Patches of an image."""
         return (self.image_size // VIT_SIZES[self.backbone]["patch_size"]) ** 2
 
-    @classmethod
-    def from_parameters(cls, parameters: dict) -> "PretrainConfig":
-        """Return the configuration; an unknown name is an error that suggests the nearest one."""
-        refuse_unknown(parameters, [parameter.name for parameter in fields(cls)], "parameter")
-        return cls(**parameters)
-
     @property
     def identity(self) -> dict:
         """What changes the result: the parameters without places and devices."""
@@ -127,21 +117,9 @@ class PretrainConfig:
         return {**kept, "results_version": RESULTS_VERSION}
 
     @property
-    def run_id(self) -> str:
-        """A readable name and a digest of the identity, the same on every machine."""
-        text = json.dumps(self.identity, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{self.dataset}-masked-seed{self.seed}-{digest}"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return runs_folder() / self.run_id
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the run is finished: its last file is there."""
-        return (self.folder / "done").exists()
+    def label(self) -> str:
+        """What stands in the run's name for people."""
+        return f"masked-seed{self.seed}"
 
 
 def random_encoder(config: PretrainConfig) -> FaceTransformer:
@@ -250,6 +228,8 @@ def pretrain(
         If another process is training in the run's folder, or "cuda" is asked for in vain.
     FloatingPointError
         If an epoch's mean loss is not finite.
+    ValueError
+        If the folder's checkpoint is damaged, or of another run.
 
     Notes
     -----
@@ -282,7 +262,7 @@ def _pretrain(
     checkpoint = folder / "checkpoint.pt"
     rows: list[dict] = []
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(checkpoint, config, "rows")
         autoencoder.load_state_dict(state["autoencoder"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
@@ -307,6 +287,7 @@ def _pretrain(
         rows.append({"epoch": epoch, "train_loss": train_loss, "held_out_loss": held_out_loss})
         rows[-1]["seconds"] = time.perf_counter() - started
         state = {
+            "run_id": config.run_id,
             "autoencoder": autoencoder.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
@@ -342,7 +323,7 @@ def pretrain_epoch(
     losses = []
     for batch in batches(len(positions), config.batch_size, config.seed, epoch):
         samples = torch.from_numpy(batch)
-        pixels = to_tensor(images[positions[batch]]).to(accelerator.device)
+        pixels = to_tensor(read_images(images, positions[batch])).to(accelerator.device)
         views = augment(pixels, samples, draws, recipe)
         visible, hidden = (mask.to(accelerator.device) for mask in masks(samples))
         loss = _loss(config, model(views, visible), views, hidden)
@@ -371,7 +352,7 @@ def evaluate(
     )
     losses = []
     for samples in torch.arange(len(positions)).split(_EVALUATION_BATCH):
-        pixels = normalise(to_tensor(images[positions[samples.numpy()]]).to(device))
+        pixels = normalise(to_tensor(read_images(images, positions[samples.numpy()])).to(device))
         visible, hidden = (mask.to(device) for mask in masks(samples))
         loss = _loss(config, model(pixels, visible), pixels, hidden)
         losses.append(float(loss) * len(samples))

@@ -61,8 +61,45 @@ _LATER = (
 )
 
 
+class Parameters:
+    """What the kinds of runs share: checked parameters, and a folder that is named by them.
+
+    Base of frozen dataclasses with the field `dataset`, and with two properties: `identity`, a
+    dict of what changes the result, and `label`, what stands in the run's name for people.
+    """
+
+    def check_types(self) -> None:
+        """Raise TypeError for a parameter of the wrong type; turn whole numbers into floats."""
+        for parameter in fields(self):
+            value = checked_type(parameter.name, getattr(self, parameter.name), parameter.type)
+            object.__setattr__(self, parameter.name, value)
+
+    @classmethod
+    def from_parameters(cls, parameters: dict):
+        """Return the configuration; an unknown name is an error that suggests the nearest one."""
+        refuse_unknown(parameters, [parameter.name for parameter in fields(cls)], "parameter")
+        return cls(**parameters)
+
+    @property
+    def run_id(self) -> str:
+        """A readable name and a digest of the identity, the same on every machine."""
+        text = json.dumps(self.identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.dataset}-{self.label}-{digest}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return runs_folder() / self.run_id
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished: its last file is there."""
+        return (self.folder / "done").exists()
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Parameters):
     """The parameters of one training run, with the defaults of `04_training.ipynb`."""
 
     dataset: str = "rendered"
@@ -100,9 +137,7 @@ class RunConfig:
     deterministic: bool = False
 
     def __post_init__(self):
-        for parameter in fields(self):
-            value = checked_type(parameter.name, getattr(self, parameter.name), parameter.type)
-            object.__setattr__(self, parameter.name, value)
+        self.check_types()
         self._check_values()
 
     def _check_values(self) -> None:
@@ -180,13 +215,6 @@ class RunConfig:
                 f"{self.method!r} learns from labels; leave them at ('count', 1.0)"
             )
 
-    @classmethod
-    def from_parameters(cls, parameters: dict) -> "RunConfig":
-        """Return the configuration; an unknown name is an error that suggests the nearest one."""
-        known = [parameter.name for parameter in fields(cls)]
-        refuse_unknown(parameters, known, "parameter")
-        return cls(**parameters)
-
     @property
     def initialisation(self) -> str:
         """How results name the initial weights."""
@@ -226,21 +254,9 @@ class RunConfig:
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
 
     @property
-    def run_id(self) -> str:
-        """A readable name and a digest of the identity, the same on every machine."""
-        text = json.dumps(self.identity, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{self.dataset}-{self.method}-seed{self.seed}-{digest}"
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return runs_folder() / self.run_id
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the run is finished: its last file is there."""
-        return (self.folder / "done").exists()
+    def label(self) -> str:
+        """What stands in the run's name for people."""
+        return f"{self.method}-seed{self.seed}"
 
 
 def checked_type(name: str, value, expected: type):

@@ -42,7 +42,7 @@ from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
 from nlalib.methods.facts import prediction_facts
 from nlalib.models import Representation, build_model, load_backbone
 from nlalib.paths import resolve
-from nlalib.runs import RunConfig, environment, locked, write_atomically, write_json
+from nlalib.runs import Parameters, RunConfig, environment, locked, write_atomically, write_json
 
 _EVALUATION_BATCH = 256
 
@@ -331,8 +331,10 @@ def _batches_of(config: RunConfig, samples: int, epoch: int) -> list[np.ndarray]
     return batches(samples, config.batch_size, config.seed, epoch, config.processes)
 
 
-def read_checkpoint(path: Path, config: RunConfig) -> dict:
+def read_checkpoint(path: Path, config: Parameters, part: str = "progress") -> dict:
     """Return what `path` holds, on the CPU, where the recorded predictions belong.
+
+    `part` is the name of something that a run's checkpoint has.
 
     Raises
     ------
@@ -346,7 +348,7 @@ def read_checkpoint(path: Path, config: RunConfig) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path.name} of {config.run_id} does not load: {remedy}") from error
-    if not isinstance(state, dict) or "progress" not in state:
+    if not isinstance(state, dict) or part not in state:
         raise ValueError(f"{path.name} of {config.run_id} is no checkpoint of a run: {remedy}")
     found = state.get("run_id", config.run_id)
     if found != config.run_id:

@@ -309,6 +309,25 @@ def test_killed_run_goes_on_to_identical_bytes(
     assert lines == [f"already done: {tiny.run_id}"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is cut off"),
+        (lambda path: torch.save({"weights": torch.zeros(3)}, path), "is no checkpoint of a run"),
+        (lambda path: torch.save({"rows": [], "run_id": "other"}, path), "belongs to other, not"),
+    ],
+)
+def test_damaged_or_foreign_checkpoint_is_refused(tiny, data, runs, damage, message):
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny, *data, report=stop)
+    damage(tiny.folder / "checkpoint.pt")
+    with pytest.raises(ValueError, match=f"{message}.*delete .* to begin the run anew"):
+        pretrain(tiny, *data)
+
+
 def test_labels_and_test_images_play_no_part(tiny, data, finished, runs):
     index, images = data
     images = np.where((index["part"] == "test").to_numpy()[:, None, None, None], 0, images)
