@@ -2,7 +2,7 @@
 
 check CONFIG     read the data sets of the runs that are still to do; an error says what is amiss
 collect CONFIG   write the study's long tables from its finished runs: results, facts over epochs,
-                 differences between methods
+                 differences between methods, and what its pre-training found, if it has one
 show CONFIG      print the study's table and differences, and say where its files are
 publish CONFIG   copy the study's tables and figures to results/ and figures/, to be committed
 robustness CONFIG
@@ -31,6 +31,7 @@ from nlalib.runs import write_atomically
 from nlalib.studies import Study, read_study
 from nlalib.tables import (
     OPTIONAL_TABLES,
+    PRETRAINING_TABLE,
     SIDE_TABLES,
     difference_in_words,
     headline,
@@ -60,16 +61,18 @@ def check(config: str) -> None:
 def collect(config: str) -> None:
     """Write the study's long tables, their numbers to six decimals."""
     study = read_study(config)
-    _write_tables(
-        study,
-        {
-            "results": study_table(study),
-            "epochs": study_epoch_facts(study),
-            "differences": pd.concat(
-                [study_differences(study, reference) for reference in study.references]
-            ),
-        },
-    )
+    tables = {
+        "results": study_table(study),
+        "epochs": study_epoch_facts(study),
+        "differences": pd.concat(
+            [study_differences(study, reference) for reference in study.references]
+        ),
+    }
+    if study.pretraining:
+        from nlalib.masked_pretraining import pretraining_table  # takes seconds to import
+
+        tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
+    _write_tables(study, tables)
 
 
 def robustness(config: str) -> None:
@@ -131,7 +134,8 @@ def publish(config: str) -> None:
     """
     study = read_study(config)
     tables = {study.name: _collected(study)}
-    tables |= {f"{study.name}_{name}": _collected(study, name) for name in SIDE_TABLES}
+    beside = (*SIDE_TABLES, PRETRAINING_TABLE) if study.pretraining else SIDE_TABLES
+    tables |= {f"{study.name}_{name}": _collected(study, name) for name in beside}
     for name in OPTIONAL_TABLES:
         if (study.folder / f"{name}.csv").is_file():
             tables[f"{study.name}_{name}"] = _collected(study, name)

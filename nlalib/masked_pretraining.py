@@ -122,6 +122,38 @@ class PretrainConfig(Parameters):
         return f"masked-seed{self.seed}"
 
 
+def pretraining_table(config: PretrainConfig) -> pd.DataFrame:
+    """Return what a finished run and its linear probe found, one row a number.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `run_id`, `epoch` (from 0), `metric`, `value`: `train_loss` and `held_out_loss` of
+        each epoch, and of the last one the probe's `probe_accuracy`, `probe_reference` (of the
+        encoder before training), `probe_difference` with the bounds `probe_low` and `probe_high`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run is not done, or was never probed.
+    """
+    probe = config.folder / "probe.csv"
+    if not (config.is_done and probe.is_file()):
+        raise FileNotFoundError(
+            f"{config.run_id} is not done, or not probed: run 05_masked_pretraining to its end"
+        )
+    losses = pd.read_csv(config.folder / "metrics.csv").melt("epoch", var_name="metric")
+    found = pd.read_csv(probe).add_prefix("probe_").melt(var_name="metric")
+    found.insert(0, "epoch", config.epochs - 1)
+    table = pd.concat([losses, found], ignore_index=True)
+    table.insert(0, "run_id", config.run_id)
+    return table
+
+
 def random_encoder(config: PretrainConfig) -> FaceTransformer:
     """Return the encoder before any training, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):

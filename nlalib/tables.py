@@ -26,6 +26,8 @@ SETTING = [
 COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 # A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
 SIDE_TABLES = ("epochs", "differences")
+# Of a study with pre-training.
+PRETRAINING_TABLE = "pretraining"
 # And those that `python -m nlalib robustness` writes, of the studies that want them.
 OPTIONAL_TABLES = ("robustness", "calibration", "label_embeddings")
 

@@ -30,6 +30,7 @@ from nlalib.masked_pretraining import (
     PretrainConfig,
     fine_tuning_runs,
     pretrain,
+    pretraining_table,
     random_autoencoder,
     random_encoder,
     trained_autoencoder,
@@ -334,6 +335,23 @@ def test_labels_and_test_images_play_no_part(tiny, data, finished, runs):
     shuffled = index.assign(label=index["label"].to_numpy()[::-1])
     folder = pretrain(tiny, shuffled, images.astype(np.uint8))
     assert (folder / RESULTS[1]).read_bytes() == (finished[1] / RESULTS[1]).read_bytes()
+
+
+def test_table_of_a_run_holds_losses_and_probe(tiny, finished, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(finished[0]))
+    probe = tiny.folder / "probe.csv"
+    with pytest.raises(FileNotFoundError, match="not probed: run 05_masked_pretraining"):
+        pretraining_table(tiny)
+    probe.write_text("accuracy,reference,difference,low,high\n0.4,0.3,0.1,0.05,0.15\n")
+    table = pretraining_table(tiny).set_index(["metric", "epoch"])["value"]
+    probe.unlink()
+    written = pd.read_csv(tiny.folder / "metrics.csv")
+    for name in ("train_loss", "held_out_loss"):
+        assert table[name].tolist() == written[name].tolist()
+        assert table[name].index.tolist() == [0, 1, 2]
+    found = {name: table[f"probe_{name}", 2] for name in ("accuracy", "reference", "difference")}
+    assert found == {"accuracy": 0.4, "reference": 0.3, "difference": 0.1}
+    assert len(table) == 2 * 3 + 5
 
 
 def test_encoder_loads_into_a_backbone_with_another_classifier(tiny, finished, monkeypatch):
