@@ -27,6 +27,7 @@ def execute_in_place(path: Path) -> None:
         kernel_name="python3",
         timeout=None,
         record_timing=False,
+        coalesce_streams=True,  # one print after another is one output, however they arrived
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     # The patch version of Python is no part of the result.
