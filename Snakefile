@@ -112,8 +112,9 @@ if study.pretraining:
             f"pre-training {study.pretraining.run_id}"
         shell:
             "{params.gpu}"
-            f"NLA_FIGURES={FOLDER}/figures {PAPERMILL} {EPOCHS_TO_TERMINAL}"
-            f" notebooks/{PRETRAINING_NOTEBOOK}.ipynb"
+            # Its figures stay with the run: those of the committed notebook are of its own run.
+            f"NLA_FIGURES={RUNS}/{study.pretraining.run_id}/figures {PAPERMILL}"
+            f" {EPOCHS_TO_TERMINAL} notebooks/{PRETRAINING_NOTEBOOK}.ipynb"
             f" {RUNS}/{study.pretraining.run_id}/notebook.ipynb -y {{params.yaml}}"
 
 
