@@ -134,7 +134,8 @@ def pretraining_table(config: PretrainConfig) -> pd.DataFrame:
     pandas.DataFrame
         Columns `run_id`, `epoch` (from 0), `metric`, `value`: `train_loss` and `held_out_loss` of
         each epoch, and of the last one the probe's `probe_accuracy`, `probe_reference` (of the
-        encoder before training), `probe_difference` with the bounds `probe_low` and `probe_high`.
+        encoder before training), `probe_difference` with the bounds `probe_low` and `probe_high`,
+        and the penalties chosen for both, `probe_penalty` and `probe_reference_penalty`.
 
     Raises
     ------

@@ -15,10 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from nlalib.augmentation import normalise
+from nlalib.images import read_images
 from nlalib.training import to_tensor
 
 # Inverse strength of the L2 penalty, tried on held-out images.
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 _BATCH = 256
 
 
@@ -45,7 +46,7 @@ def frozen_features(
     model = model.to(device).eval()
     parts = []
     for start in range(0, len(positions), _BATCH):
-        pixels = to_tensor(images[positions[start : start + _BATCH]]).to(device)
+        pixels = to_tensor(read_images(images, positions[start : start + _BATCH])).to(device)
         parts.append(model(normalise(pixels)).features.float().cpu())
     return torch.cat(parts).numpy()
 
