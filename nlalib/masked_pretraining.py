@@ -37,7 +37,14 @@ from nlalib.runs import (
     write_atomically,
     write_json,
 )
-from nlalib.training import batches, make_accelerator, read_checkpoint, to_tensor
+from nlalib.training import (
+    batches,
+    load_optimization_state,
+    make_accelerator,
+    optimization_state,
+    read_checkpoint,
+    to_tensor,
+)
 from nlalib.vision_transformer import VIT_SIZES, FaceTransformer, build_vit
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
@@ -297,10 +304,7 @@ def _pretrain(
     if checkpoint.exists():
         state = read_checkpoint(checkpoint, config, "rows")
         autoencoder.load_state_dict(state["autoencoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
+        load_optimization_state(state, optimizer, scheduler, accelerator)
         rows = state["rows"]
         report(f"going on after epoch {len(rows)} of {config.epochs}")
 
@@ -322,10 +326,7 @@ def _pretrain(
         state = {
             "run_id": config.run_id,
             "autoencoder": autoencoder.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            # Only fp16 scales its gradients.
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+            **optimization_state(optimizer, scheduler, accelerator),
             "rows": rows,
         }
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))

@@ -268,10 +268,7 @@ def _train(
     if checkpoint.exists():
         state = read_checkpoint(checkpoint, config)
         learner.load_state_dict(state["learned"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
+        load_optimization_state(state, optimizer, scheduler, accelerator)
         progress = Progress(**state["progress"])
         report(f"going on after epoch {progress.epochs_done} of {config.epochs}")
 
@@ -313,10 +310,7 @@ def _train(
         state = {
             "run_id": config.run_id,
             "learned": learner.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            # Only fp16 scales its gradients.
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+            **optimization_state(optimizer, scheduler, accelerator),
             "progress": asdict(progress),
         }
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
@@ -329,6 +323,25 @@ def _train(
 
 def _batches_of(config: RunConfig, samples: int, epoch: int) -> list[np.ndarray]:
     return batches(samples, config.batch_size, config.seed, epoch, config.processes)
+
+
+def optimization_state(optimizer, scheduler, accelerator: Accelerator) -> dict:
+    """Return what a checkpoint holds of the optimisation, beside the weights."""
+    # Only fp16 scales its gradients.
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+    return {
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "scaler": scaler,
+    }
+
+
+def load_optimization_state(state: dict, optimizer, scheduler, accelerator: Accelerator) -> None:
+    """Put back, in place, what `optimization_state` returned."""
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
 
 
 def read_checkpoint(path: Path, config: Parameters, part: str = "progress") -> dict:
