@@ -28,3 +28,22 @@ def checked_number(
         return value
     exception = f", but not at {' or '.join(map(str, without))}" if without else ""
     raise ValueError(f"{setting} is {value!r}; it lies from {lowest} to {highest}{exception}")
+
+
+def checked_count(setting: str, value: int, lowest: int) -> int:
+    """Return the value of a setting if it is a whole number of at least `lowest`.
+
+    Parameters
+    ----------
+    setting : str
+        Its name and its method's, for the message: "draws of uncertainty".
+    value, lowest : int
+
+    Raises
+    ------
+    ValueError
+        For anything else, truth values included.
+    """
+    if type(value) is not int or value < lowest:
+        raise ValueError(f"{setting} is {value!r}; it is a whole number of at least {lowest}")
+    return value

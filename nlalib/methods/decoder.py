@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.facts import prediction_facts
 from nlalib.methods.targets import StoredTargets, probabilities_within
 
@@ -105,8 +105,7 @@ class Decoder(StoredTargets):
         self.momentum = checked_number("momentum of decoder", momentum, 0, 1, without=(1,))
         if type(decoder) is not bool:
             raise ValueError(f"decoder of decoder is {decoder!r}; it is True or False")
-        if type(heads) is not int or heads < 1:
-            raise ValueError(f"heads of decoder is {heads!r}; it is a whole number of at least 1")
+        checked_count("heads of decoder", heads, 1)
         if heads != 4 and not decoder:
             raise ValueError(f"heads of decoder is {heads}, but decoder=False has none; leave it")
         self.uses_decoder, self.heads = decoder, heads

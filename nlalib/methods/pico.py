@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.targets import StoredTargets, identification_facts, probabilities_within
 
 TEMPERATURE = 0.07  # T of the original
@@ -105,9 +105,7 @@ class PiCO(StoredTargets):
             "prototype_momentum of pico", prototype_momentum, 0, 1, without=(1,)
         )
         self.warm_up = checked_number("warm_up of pico", warm_up, 0, 1)
-        if type(queue) is not int or queue < 1:
-            raise ValueError(f"queue of pico is {queue!r}; it is a whole number of at least 1")
-        self.places = queue
+        self.places = checked_count("queue of pico", queue, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         super().setup(training_set)

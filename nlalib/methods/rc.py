@@ -19,6 +19,7 @@ the uniform epochs, while in these it draws the prediction towards the uniform d
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
+from nlalib.methods.checks import checked_count
 from nlalib.methods.targets import (
     checked_candidates,
     identification_facts,
@@ -40,11 +41,7 @@ class RiskConsistent(Method):
 
     def __init__(self, uniform_epochs: int = 1):
         super().__init__()
-        if type(uniform_epochs) is not int or uniform_epochs < 0:
-            raise ValueError(
-                f"uniform_epochs of rc is {uniform_epochs!r}; it is a whole number of at least 0"
-            )
-        self.uniform_epochs = uniform_epochs
+        self.uniform_epochs = checked_count("uniform_epochs of rc", uniform_epochs, 0)
 
     def setup(self, training_set: TrainingSet) -> None:
         checked_candidates(training_set)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.facts import prediction_facts
 
 PLACES = 7  # a side of the map that the paper's network has
@@ -93,9 +93,7 @@ class RUL(Method):
     def __init__(self, dropout: float = 0.4, width: int = 64):
         super().__init__()
         self.dropout = checked_number("dropout of rul", dropout, 0, 1, without=(1,))
-        if type(width) is not int or width < 1:
-            raise ValueError(f"width of rul is {width!r}; it is a whole number of at least 1")
-        self.width = width
+        self.width = checked_count("width of rul", width, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         self.mean_head = Head(training_set.num_features, self.width, self.dropout)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
+from nlalib.methods.checks import checked_count
 from nlalib.methods.facts import prediction_facts
 from nlalib.methods.targets import checked_votes, vote_shares
 
@@ -61,11 +62,7 @@ class Uncertainty(Method):
 
     def __init__(self, draws: int = 10):
         super().__init__()
-        if type(draws) is not int or draws < 1:
-            raise ValueError(
-                f"draws of uncertainty is {draws!r}; it is a whole number of at least 1"
-            )
-        self.draws = draws
+        self.draws = checked_count("draws of uncertainty", draws, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         checked_votes(training_set)
