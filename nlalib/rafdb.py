@@ -25,6 +25,7 @@ AUTOMATIC, AUTOMATIC_END = "Annotation/auto", "_auto_attri.txt"
 # 37 points that the set's makers had detected; what each one marks is not documented.
 AUTOMATIC_COLUMNS = [f"point_{number:02d}_{axis}" for number in range(37) for axis in "xy"]
 COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
+_LINE = re.compile(r"(?:.*[/\\])?((?:train|test)_\d+)(?:_aligned)?\.jpg\s+(\d+)", re.IGNORECASE)
 NO_FILE, NO_LABEL = "listed without a file", "file without a label"
 NO_LANDMARKS = "kept, but without an annotation file: no image gets landmarks"
 LAYOUT = f"""\
@@ -50,7 +51,7 @@ def read_rafdb(
     aligned : bool
         Whether to read the set's own aligned faces or the original photographs.
     label_list : path, optional
-        A file in the form of the set's own, with noisy or fewer training labels.
+        A list of noisy or fewer training labels, see `read_label_list`.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def read_rafdb(
     _check_root(root)
     official = labels = _read_labels(root / LABEL_FILE)
     if label_list is not None:
-        labels = _read_labels(Path(label_list))
+        labels = read_label_list(label_list, official)
         differing = {name for name, _ in official.items() ^ labels.items() if name[:4] == "test"}
         if differing:
             raise ValueError(
@@ -202,13 +203,51 @@ def _list_images(root: Path, kind: str) -> pd.DataFrame:
     return pd.DataFrame({"image_id": ids, "path": [f"Image/{kind}/{name}" for name in names]})
 
 
+def read_label_list(path: str | os.PathLike, official: dict[str, int]) -> dict[str, int]:
+    """Return the class ids of a list of noisy labels, by image id.
+
+    A line an image, in any of the forms that are passed around: the set's own, with or without test
+    lines (EAC's lists have none; then the test labels are the official ones), with a directory
+    before the name or "_aligned" at its end, and with the codes 0..6 in place of 1..7 (SCN's).
+
+    Parameters
+    ----------
+    path : path
+    official : dict of str to int
+        The set's own class ids. They tell whether codes from 0 are RAF-DB's less one, or another
+        set's order: shifted, most training labels must be the official ones.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is of another form.
+    """
+    path = Path(path)
+    codes = _read_codes(path)
+    if 0 in codes.values() and max(codes.values()) < max(RAFDB_CODES):
+        shifted = {name: code + 1 for name, code in codes.items()}
+        known = [name for name in shifted if name in official]
+        right = sum(class_id(RAFDB_CODES[shifted[name]]) == official[name] for name in known)
+        if 2 * right > len(known):
+            codes = shifted
+    labels = _labels_of(codes, path)
+    if not any(name.startswith("test_") for name in labels):
+        labels |= {name: label for name, label in official.items() if name.startswith("test_")}
+    return labels
+
+
 def _read_labels(path: Path) -> dict[str, int]:
+    return _labels_of(_read_codes(path), path)
+
+
+def _read_codes(path: Path) -> dict[str, int]:
+    """Return the codes of a label list, as they stand there, by image id."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no label list {path}; name a file like {LABEL_FILE}")
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     labels = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
-        form = re.fullmatch(r"((?:train|test)_\d+)\.jpg\s+(\d+)", line, re.IGNORECASE)
+        form = _LINE.fullmatch(line)
         if line and (form is None or form[1].lower() in labels):
             what = "has a third column" if len(line.split()) > 2 else "is of another form"
             raise ValueError(
@@ -217,14 +256,19 @@ def _read_labels(path: Path) -> dict[str, int]:
                 "what is not the label"
             )
         labels |= {form[1].lower(): int(form[2])} if line else {}
-    unknown = sorted(set(labels.values()) - set(RAFDB_CODES))
+    return labels
+
+
+def _labels_of(codes: dict[str, int], path: Path) -> dict[str, int]:
+    """Return class ids in place of RAF-DB's codes."""
+    unknown = sorted(set(codes.values()) - set(RAFDB_CODES))
     if unknown:
         raise ValueError(
             f"{path} has codes {unknown[:5]}; RAF-DB's are 1..7, {', '.join(COUNTS['train'])}. "
             "0..6 is another set's order or a shifted copy, more than 7 the compound set: take the "
             "basic set's own list"
         )
-    return {name: class_id(RAFDB_CODES[code]) for name, code in labels.items()}
+    return {name: class_id(RAFDB_CODES[code]) for name, code in codes.items()}
 
 
 def _read_landmarks(root: Path, image_id: str, image_path: str) -> np.ndarray:

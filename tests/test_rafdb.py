@@ -277,6 +277,40 @@ def test_noisy_or_missing_test_labels_are_refused(tmp_path, lines):
         read_rafdb(tmp_path, label_list=noisy)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{name}.jpg {code}",  # EAC's: training lines alone
+        "/data/raf/train/{name}_aligned.jpg {code}",
+        "C:\\raf\\{name}_aligned.jpg {code}",
+    ],
+)
+@pytest.mark.parametrize("first_code", [0, 1])
+def test_noise_lists_as_they_are_passed_around(tmp_path, form, first_code):
+    write_set(tmp_path)
+    noisy = CODES | {"train_00001": (1, "surprise")}
+    lines = [
+        form.format(name=name, code=code - 1 + first_code)
+        for name, (code, _) in noisy.items()
+        if name.startswith("train")
+    ]
+    path = tmp_path / "noise01.txt"
+    path.write_text("\n".join(lines))
+    index, dropped = read_rafdb(tmp_path, label_list=path)
+    assert labels_of(index) == EXPECTED | {"train_00001": ("train", class_id("surprise"))}
+    assert as_dict(dropped) == {}
+
+
+def test_codes_from_zero_in_another_order_are_refused(tmp_path):
+    """Shifted by one, most of them name another expression than the set does."""
+    write_set(tmp_path)
+    other = {"train_00001": 2, "train_00002": 5, "train_00003": 0, "train_00004": 1}
+    path = tmp_path / "other_order.txt"
+    path.write_text("\n".join(f"{name}.jpg {code}" for name, code in other.items()))
+    with pytest.raises(ValueError, match=r"has codes \[0\]; .*another set's order"):
+        read_rafdb(tmp_path, label_list=path)
+
+
 def test_a_missing_label_list_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no label list .*absent.txt"):
         read_rafdb(write_set(tmp_path), label_list=tmp_path / "absent.txt")
