@@ -198,6 +198,15 @@ class RunConfig(Parameters):
                 "label_file is a list of noisy labels for rafdb; leave it empty for other sets, "
                 "and noise_rate at 0.0 with it"
             )
+        from_votes = "votes" in method.needs or (
+            "candidates" in method.needs and self.candidate_rule != "random"
+        )
+        if self.noise_rate and from_votes:
+            raise ValueError(
+                f"noise_rate is {self.noise_rate}, but method {self.method!r} learns from votes, "
+                "which the noise leaves as they are: it would look immune. Leave it at 0.0, or "
+                "take candidate_rule 'random', whose sets hold the given labels"
+            )
         if not 1 <= self.imbalance_factor < float("inf"):
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is at least 1")
         if self.imbalance_factor > 1 and self.dataset == "rendered":

@@ -167,11 +167,18 @@ def test_value_out_of_range_is_refused(name, value):
         ({"imbalance_factor": 10.0}, "imbalance_factor is for the real sets"),
         ({"candidate_rule": "share"}, "candidate_threshold are .*'nla' learns from labels"),
         ({"method": "ce", "candidate_threshold": 2.0}, "leave them at"),
+        ({"method": "ldl", "noise_rate": 0.1}, "'ldl' learns from votes, which the noise leaves"),
+        ({"method": "cc", "noise_rate": 0.1}, "'cc' learns from votes.* look immune"),
     ],
 )
 def test_parameters_without_effect_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         RunConfig(**given)
+
+
+def test_noise_reaches_sets_that_are_made_of_the_given_labels():
+    drawn = {"candidate_rule": "random", "candidate_threshold": 0.1}
+    assert RunConfig(method="proden", noise_rate=0.1, **drawn).noise_rate == 0.1
 
 
 def test_processes_that_could_not_share_the_work_are_refused():
