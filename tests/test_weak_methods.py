@@ -220,6 +220,10 @@ def test_pico_by_hand_over_three_turns(training_set):
             total += 0.3 * contrasts[-1]
         assert loss.item() == pytest.approx(total / len(rows), rel=1e-4)
         assert facts["contrast"].tolist() == pytest.approx(contrasts, rel=1e-4)
+        # While targets are even, none is settled for: y' says what the network sees.
+        targets = [stored[sample] for sample in batch.samples.tolist()]
+        settled = [target.index(max(target)) for target in targets] if batch.epoch else pseudo
+        assert facts["identified"].tolist() == settled
         for embedding, c in zip(u, pseudo, strict=True):
             prototypes[c] = 0.9 * prototypes[c] + 0.1 * embedding
         prototypes = [x / x.norm() if x.any() else x for x in prototypes]

@@ -67,8 +67,8 @@ def moved_prototypes(
 class PiCO(StoredTargets):
     """Mean of L.
 
-    Facts: `identified`, the candidate with the highest target, `disambiguated`, whether it is
-    the given label, and `contrast`, C.
+    Facts: `identified`, the candidate with the highest target (while warm-up lasts and targets are
+    even, y'), `disambiguated`, whether it is the given label, and `contrast`, C.
 
     Parameters
     ----------
@@ -148,7 +148,8 @@ class PiCO(StoredTargets):
             self.prototypes, embeddings.detach(), pseudo_labels, self.prototype_momentum
         )
         self.remember(flipped, pseudo_labels)
-        facts = identification_facts(targets, output.labels)
+        settled = functional.one_hot(pseudo_labels, targets.shape[1]) if warm else targets
+        facts = identification_facts(settled, output.labels)
         return loss, {**facts, "contrast": contrast.detach()}
 
     @torch.no_grad()
