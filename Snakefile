@@ -32,20 +32,25 @@ def gpus_of(wildcards) -> int:
     return 0 if run.device == "cpu" else GPU * run.processes
 
 
-def take_one_gpu(gpus: int) -> str:
-    """Shell commands that wait for a GPU of this machine that no other run holds, and take it.
+def take_gpus(wanted: int) -> str:
+    """Shell commands that wait for GPUs of this machine that no other run holds, and take them.
 
-    The lock ends with the run. Where somebody else gives out GPUs (Slurm, a user's
-    CUDA_VISIBLE_DEVICES), or one run uses several, there is nothing to do.
+    All that are wanted or none, so that no two runs wait for each other. The locks end with the
+    run. Where somebody else gives out GPUs (Slurm, a user's CUDA_VISIBLE_DEVICES) there is nothing
+    to do, nor where more are wanted than there are: then the training says so.
     """
     given = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ)
-    if given or not LOCAL_GPUS or gpus != 1:
+    if given or not 0 < wanted <= LOCAL_GPUS:
         return ""
     numbers = " ".join(map(str, range(LOCAL_GPUS)))
     return (
-        f'mkdir -p {RUNS}; taken=; while [ -z "$taken" ]; do for gpu in {numbers}; do '
-        f'exec 9>{RUNS}/.gpu$gpu; if flock -n 9; then taken=$gpu; break; fi; done; '
-        '[ -n "$taken" ] || sleep 1; done; export CUDA_VISIBLE_DEVICES=$taken; '
+        f"mkdir -p {RUNS}; while :; do taken=; held=; count=0; for gpu in {numbers}; do "
+        f"exec {{lock}}>{RUNS}/.gpu$gpu; "
+        "if flock -n $lock; then taken=$taken,$gpu; held=\"$held $lock\"; count=$((count + 1)); "
+        "else exec {lock}>&-; fi; "
+        f"[ $count -lt {wanted} ] || break 2; done; "
+        "for lock in $held; do exec {lock}>&-; done; sleep 1; done; "
+        "export CUDA_VISIBLE_DEVICES=${taken#,}; "
     )
 
 
@@ -100,11 +105,13 @@ if study.pretraining:
     ruleorder: pretrain > train
 
     rule pretrain:
+        # First of all: it takes longest, and other runs wait for it.
+        priority: 1
         output:
             f"{RUNS}/{study.pretraining.run_id}/done",
         params:
             yaml=as_yaml(dict(vars(study.pretraining))),
-            gpu=take_one_gpu(PRETRAINING_GPU),
+            gpu=take_gpus(PRETRAINING_GPU),
         threads: 1
         resources:
             gpu=PRETRAINING_GPU,
@@ -119,6 +126,8 @@ if study.pretraining:
 
 
 rule train:
+    wildcard_constraints:
+        run_id=r"(?!\w+-masked-)[\w.-]+",  # which the rule `pretrain` makes
     input:
         pretrained,
     # The checkpoint lies beside `done` and is no output: snakemake would delete it when a run is
@@ -127,7 +136,7 @@ rule train:
         f"{RUNS}/{{run_id}}/done",
     params:
         yaml=run_parameters,
-        gpu=lambda wildcards: take_one_gpu(gpus_of(wildcards)),
+        gpu=lambda wildcards: take_gpus(gpus_of(wildcards)),
     threads: 1
     resources:
         gpu=gpus_of,

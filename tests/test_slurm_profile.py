@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -67,11 +68,9 @@ def test_profile_goes_on_with_runs_that_were_cut_off():
     assert profile["rerun-incomplete"]
 
 
-@pytest.fixture(scope="module")
-def taking(tmp_path_factory) -> str:
-    """The shell commands before a training command, on a machine with two GPUs."""
-    folder = tmp_path_factory.mktemp("runs")
-    report = dry_run(folder, "--cores=4", "--config", f"study={STUDY}", "local_gpus=2")
+def taking_gpus(folder: Path, study: str = STUDY) -> str:
+    """Return the shell commands before a training command, on a machine with two GPUs."""
+    report = dry_run(folder, "--cores=4", "--config", f"study={study}", "local_gpus=2")
     commands = set(
         re.findall(r"^Shell command: (mkdir -p .*?)papermill ", report, flags=re.MULTILINE)
     )
@@ -79,23 +78,49 @@ def taking(tmp_path_factory) -> str:
     return commands.pop()
 
 
-def test_two_runs_have_a_gpu_each_and_the_third_waits(taking, tmp_path):
-    """Real shells; each holds its GPU until its input ends."""
+def start(taking: str) -> subprocess.Popen:
+    """Start a real shell, which holds its GPUs until its input ends."""
+    command = f"{taking} echo $CUDA_VISIBLE_DEVICES; read"
+    pipe = subprocess.PIPE
+    return subprocess.Popen(["bash", "-c", command], stdin=pipe, stdout=pipe, text=True)
 
-    def start():
-        command = f"{taking} echo $CUDA_VISIBLE_DEVICES; read"
-        pipe = subprocess.PIPE
-        return subprocess.Popen(["bash", "-c", command], stdin=pipe, stdout=pipe, text=True)
 
-    def end(shell):
-        shell.communicate("\n")
+def end(shell: subprocess.Popen) -> None:
+    shell.communicate("\n")
 
-    shells = [start(), start()]
+
+def is_silent(shell: subprocess.Popen) -> bool:
+    return select.select([shell.stdout], [], [], 1.5)[0] == []
+
+
+def test_two_runs_have_a_gpu_each_and_the_third_waits(tmp_path):
+    taking = taking_gpus(tmp_path)
+    shells = [start(taking), start(taking)]
     held = [shell.stdout.readline().strip() for shell in shells]
     assert Counter(held) == Counter(["0", "1"])
-    third = start()
-    assert select.select([third.stdout], [], [], 1.5)[0] == []  # it says nothing meanwhile
+    third = start(taking)
+    assert is_silent(third)
     end(shells[1])
     assert third.stdout.readline().strip() == held[1]
     end(shells[0])
     end(third)
+
+
+def test_run_of_two_gpus_waits_for_both_and_holds_none_meanwhile(tmp_path):
+    study = yaml.safe_load((ROOT / STUDY).read_text())
+    study["grid"] = {"method": ["ce"], "seed": [0]}
+    study["fixed"] |= {"processes": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(study))
+    one, both = taking_gpus(tmp_path), taking_gpus(tmp_path, str(tmp_path / "two.yaml"))
+    first = start(one)
+    assert first.stdout.readline().strip() == "0"
+    pair = start(both)
+    assert is_silent(pair)
+    # In vain it has looked at the second GPU, which so must be free for others most of the time.
+    second = start(one)
+    assert second.stdout.readline().strip() == "1"
+    end(first)
+    assert is_silent(pair)
+    end(second)
+    assert pair.stdout.readline().strip() == "0,1"
+    end(pair)
