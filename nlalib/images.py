@@ -13,7 +13,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -221,7 +221,8 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     that was killed, and is removed, whatever array it belongs to.
     """
     for left in path.parent.glob("*.unfinished"):
-        with left.open("rb") as file:
+        # Not there any more: its builder has finished since. Writable, as NFS locks no other.
+        with suppress(FileNotFoundError), left.open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -231,8 +232,9 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     while True:
         file = unfinished.open("ab")
         fcntl.flock(file, fcntl.LOCK_EX)
-        if unfinished.exists() and os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
-            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
+                break
         file.close()  # the one before has renamed or removed it while this one waited
     with file:
         try:

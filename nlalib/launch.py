@@ -11,6 +11,7 @@ in a notebook. That starts fresh processes and does not fork the kernel, as Acce
 """
 
 import argparse
+import mmap
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ def train_in_processes(
         folder = Path(name)
         (folder / "parameters.yaml").write_text(yaml.safe_dump(asdict(config)))
         index.to_parquet(folder / "index.parquet")
-        stored = getattr(images, "filename", None)  # a memory-mapped array lies in a file already
+        stored = file_of(images)
         if stored is None:
             stored = folder / "images.npy"
             np.save(stored, images)
@@ -72,6 +73,15 @@ def train_in_processes(
                 f"{config.processes} processes training {config.run_id} ended with status "
                 f"{process.returncode}:\n{errors.read()[-3000:]}"
             )
+
+
+def file_of(images: np.ndarray) -> Path | None:
+    """Return the file that holds just these images, if they are memory-mapped from one.
+
+    A part of a memory-mapped array has the file's name all the same, but not its content.
+    """
+    is_whole = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+    return Path(images.filename) if is_whole else None
 
 
 def main(arguments: Sequence[str]) -> None:

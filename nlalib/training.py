@@ -154,7 +154,8 @@ def predict(
     Of several processes each predicts its share, and all return the whole.
     """
     learner.eval()
-    share, parts = share_of(positions, accelerator), []
+    # A process whose share is empty has no row to say how many classes there are.
+    share, parts = share_of(positions, accelerator), [torch.empty(0, learner.model.fc.out_features)]
     for start in range(0, len(share), _EVALUATION_BATCH):
         chosen = share[start : start + _EVALUATION_BATCH]
         pixels = normalise(to_tensor(read_images(images, chosen)).to(accelerator.device))
@@ -220,6 +221,8 @@ def train(
     folder = config.folder
     if config.is_done:
         report(f"already done: {config.run_id}")
+        if is_first_process():
+            _remove_what_resumes(folder)  # where a kill came just after `done`
     elif config.processes > 1 and started_processes() == 1:
         from nlalib.launch import train_in_processes  # which itself calls this function
 
@@ -357,15 +360,21 @@ def read_checkpoint(path: Path, config: Parameters, part: str = "progress") -> d
     remedy = f"delete {path} to begin the run anew"
     if not zipfile.is_zipfile(path):  # which torch.save writes, with its directory at the end
         raise ValueError(f"{path.name} of {config.run_id} is cut off or of another kind: {remedy}")
+    with zipfile.ZipFile(path) as archive:
+        # PyTorch reads tensors without a look at their check sums.
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{path.name} of {config.run_id} is damaged in {damaged}: {remedy}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path.name} of {config.run_id} does not load: {remedy}") from error
-    if not isinstance(state, dict) or part not in state:
+    if not isinstance(state, dict) or not {part, "run_id"} <= set(state):
         raise ValueError(f"{path.name} of {config.run_id} is no checkpoint of a run: {remedy}")
-    found = state.get("run_id", config.run_id)
-    if found != config.run_id:
-        raise ValueError(f"{path.name} belongs to {found}, not to {config.run_id}: {remedy}")
+    if state["run_id"] != config.run_id:
+        raise ValueError(
+            f"{path.name} belongs to {state['run_id']}, not to {config.run_id}: {remedy}"
+        )
     return state
 
 
@@ -540,10 +549,14 @@ def finish(
     if learner.method.has_own_layers:
         _write_weights(folder / "method.safetensors", learner.method)
     write_json(folder / "done", {"run_id": config.run_id, "seconds": sum(progress.seconds)})
-    shutil.rmtree(folder / "facts")
-    (folder / "checkpoint.pt").unlink()
-    for left_by_a_kill in folder.glob(".*.unfinished"):
-        left_by_a_kill.unlink()
+    _remove_what_resumes(folder)
+
+
+def _remove_what_resumes(folder: Path) -> None:
+    """Remove from a finished run's folder what only a resumption needs."""
+    shutil.rmtree(folder / "facts", ignore_errors=True)
+    for left in [folder / "checkpoint.pt", *folder.glob(".*.unfinished")]:
+        left.unlink(missing_ok=True)
 
 
 def _join(files: list[Path], path: Path) -> None:

@@ -174,6 +174,15 @@ def test_run_of_two_processes_from_a_notebook(tmp_path, monkeypatch, data):
     assert facts["image_id"].tolist() == data[0].query("part == 'train'")["image_id"].tolist()
 
 
+def test_a_part_of_the_stored_images_is_not_taken_for_the_whole(tmp_path):
+    np.save(tmp_path / "images.npy", np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3))
+    stored = np.load(tmp_path / "images.npy", mmap_mode="r")
+    assert launch.file_of(stored) == tmp_path / "images.npy"
+    assert launch.file_of(stored[1:]) is None
+    assert launch.file_of(stored[[1, 0]]) is None
+    assert launch.file_of(np.array(stored)) is None
+
+
 def test_failure_of_a_process_is_told_in_the_notebook(tmp_path, monkeypatch, data):
     """Here of the program that starts them, so that the test takes no time."""
     (tmp_path / "broken.py").write_text("import sys; print('half'); sys.exit('no device left')")

@@ -190,6 +190,19 @@ def test_what_a_killed_process_left_is_removed_at_the_next_build(root, cache):
     assert np.array_equal(array[1], load_image(PATHS[1], root=root, size=SIZE))
 
 
+def test_builder_that_finishes_while_leftovers_are_looked_for_is_no_error(root, cache, monkeypatch):
+    cache.mkdir(parents=True, exist_ok=True)
+    gone = cache / "renamed meanwhile.unfinished"
+    plain = Path.glob
+
+    def listed(folder, pattern):
+        found = list(plain(folder, pattern))
+        return [*found, gone] if pattern == "*.unfinished" else found
+
+    monkeypatch.setattr(Path, "glob", listed)
+    assert image_array(index_of(PATHS), root=root, size=8).shape == (len(PATHS), 8, 8, 3)
+
+
 def test_full_disk_is_said_before_the_first_image_is_decoded(root, cache, monkeypatch):
     sound = image_array(index_of(PATHS[:1]), root=root, size=SIZE)
     monkeypatch.setattr("nlalib.storage.free_bytes", lambda path: 5000)
