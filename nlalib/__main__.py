@@ -2,7 +2,8 @@
 
 check CONFIG     read the data sets of the runs that are still to do; an error says what is amiss
 collect CONFIG   write the study's long tables from its finished runs: results, facts over epochs,
-                 differences between methods, and what its pre-training found, if it has one
+                 differences between methods; where it has them, what its pre-training found, and
+                 statistics of its candidate label sets
 show CONFIG      print the study's table and differences, and say where its files are
 publish CONFIG   copy the study's tables and figures to results/ and figures/, to be committed
 robustness CONFIG
@@ -22,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from nlalib import audit
+from nlalib.candidate_tables import learns_from_candidates, study_candidates
 from nlalib.comparisons import study_differences
 from nlalib.datasets import dataset_parameters, load_dataset
 from nlalib.epoch_facts import study_epoch_facts
@@ -30,6 +32,7 @@ from nlalib.paths import ROOT, display_path
 from nlalib.runs import write_atomically
 from nlalib.studies import Study, read_study
 from nlalib.tables import (
+    CANDIDATES_TABLE,
     OPTIONAL_TABLES,
     PRETRAINING_TABLE,
     SIDE_TABLES,
@@ -72,7 +75,17 @@ def collect(config: str) -> None:
         from nlalib.masked_pretraining import pretraining_table  # takes seconds to import
 
         tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
+    if CANDIDATES_TABLE in _side_tables(study):
+        tables[CANDIDATES_TABLE] = study_candidates(study)
     _write_tables(study, tables)
+
+
+def _side_tables(study: Study) -> list[str]:
+    """Return the names of the tables that `collect` writes beside the study's results."""
+    names = [*SIDE_TABLES]
+    names += [PRETRAINING_TABLE] if study.pretraining else []
+    uses_candidates = any(map(learns_from_candidates, study.runs.values()))
+    return names + ([CANDIDATES_TABLE] if uses_candidates else [])
 
 
 def robustness(config: str) -> None:
@@ -134,8 +147,7 @@ def publish(config: str) -> None:
     """
     study = read_study(config)
     tables = {study.name: _collected(study)}
-    beside = (*SIDE_TABLES, PRETRAINING_TABLE) if study.pretraining else SIDE_TABLES
-    tables |= {f"{study.name}_{name}": _collected(study, name) for name in beside}
+    tables |= {f"{study.name}_{name}": _collected(study, name) for name in _side_tables(study)}
     for name in OPTIONAL_TABLES:
         if (study.folder / f"{name}.csv").is_file():
             tables[f"{study.name}_{name}"] = _collected(study, name)

@@ -28,6 +28,8 @@ COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 SIDE_TABLES = ("epochs", "differences")
 # Of a study with pre-training.
 PRETRAINING_TABLE = "pretraining"
+# Of a study with methods that learn from candidate label sets.
+CANDIDATES_TABLE = "candidates"
 # And those that `python -m nlalib robustness` writes, of the studies that want them.
 OPTIONAL_TABLES = ("robustness", "calibration", "label_embeddings")
 
