@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import epochs
 import memory
+import side_by_side
 import steps
 
 
@@ -18,12 +19,14 @@ def growth(quick: bool) -> None:
     for pixels in (48, 112):
         numbers = [1000 * thousand for thousand in thousands]
         numbers += [] if quick or pixels == 48 else [71_850]  # a quarter of AffectNet
-        memory.growth(pixels, numbers)
+        memory.growth(pixels, numbers, epochs=3 if quick or pixels == 112 else 6)
 
 
 BENCHMARKS = {
     "step": steps.against_the_bare_minimum,
     "networks": steps.batches_and_networks,
+    "bounds": steps.what_bounds_small_images,
+    "threads": side_by_side.threads,
     "facts": steps.cost_of_the_facts,
     "loading": steps.share_of_loading,
     "epoch": epochs.whole_epoch,

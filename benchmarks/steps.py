@@ -5,12 +5,15 @@ already. Ours is `nlalib.training.train_epoch` over one batch: it reads the stor
 computes the method's loss and records the facts of each sample.
 """
 
+import tempfile
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from measuring import CLOCK, compared, in_turns, record
+from measuring import compared, in_turns, record
 from torch.nn import functional
 
 from nlalib.methods import make_method
@@ -20,6 +23,7 @@ from nlalib.naw import naw_weights
 from nlalib.runs import RunConfig
 from nlalib.training import Learner, make_accelerator, train_epoch
 
+SMALL = "resnet10_narrow16_stride2"  # the network of the grids
 CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, device="auto")
 
 
@@ -52,22 +56,31 @@ def our_step(config: RunConfig, images: np.ndarray):
     return step
 
 
-def bare_step(config: RunConfig, batch: int):
-    """Return a function that makes one bare step on both views of a batch."""
+def bare_step(
+    config: RunConfig,
+    batch: int,
+    optimizer=torch.optim.Adam,
+    backward: bool = True,
+    memory_format: torch.memory_format = torch.channels_last,
+):
+    """Return a function that makes one bare step on both views of a batch, or some parts."""
     accelerator = make_accelerator(config.device, config.precision)
     model = build_model(config.backbone, 7, 0)
-    model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    model.to(accelerator.device, memory_format=memory_format)
+    optimizer = optimizer(model.parameters(), lr=config.lr) if optimizer else None
     views = torch.randn(2 * batch, 3, config.image_size, config.image_size)
-    views = views.to(accelerator.device, memory_format=torch.channels_last)
+    views = views.to(accelerator.device, memory_format=memory_format)
     labels = labels_of(batch).to(accelerator.device)
 
     def step():
         with accelerator.autocast():
             logits = model(views).logits[:batch].float()
-        optimizer.zero_grad()
-        functional.cross_entropy(logits, labels).backward()
-        optimizer.step()
+        loss = functional.cross_entropy(logits, labels)
+        if backward:
+            model.zero_grad()
+            loss.backward()
+        if optimizer:
+            optimizer.step()
         float(logits[0, 0].detach())  # wait for the device
 
     return step
@@ -75,6 +88,14 @@ def bare_step(config: RunConfig, batch: int):
 
 def random_images(number: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (number, size, size, 3), dtype=np.uint8)
+
+
+def stored_images(number: int, size: int) -> np.ndarray:
+    """Return as many as a memory-mapped array, as a run reads them; the file is unlinked."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, random_images(number, size))
+        file.flush()
+        return np.load(file.name, mmap_mode="r")
 
 
 def against_the_bare_minimum(quick: bool) -> None:
@@ -103,26 +124,48 @@ def against_the_bare_minimum(quick: bool) -> None:
 
 def batches_and_networks(quick: bool) -> None:
     """(d) and small networks: images (of two views) a second for `nla` at 48 pixels."""
-    networks = ("resnet10_narrow16_stride2", "resnet18_narrow16", "resnet18_narrow32", "resnet18")
-    pairs = [("resnet10_narrow16_stride2", batch) for batch in (32, 64, 128, 256)]
-    pairs += [(network, 32) for network in networks[1:]]
+    small, others = SMALL, ("resnet18_narrow16", "resnet18_narrow32", "resnet18")
+    kinds = [(small, batch, p) for batch in (32, 64, 128, 256) for p in ("fp32", "bf16")]
+    kinds += [(network, batch, "bf16") for network in others for batch in (32, 128)]
     number = 256
     if quick:
-        pairs, number = [*pairs[:3], pairs[4]], 128
+        kinds, number = [*kinds[:6], kinds[8]], 128
     images, variants = random_images(number, 48), {}
-    for network, batch in pairs:
-        config = replace(CONFIG, backbone=network, batch_size=batch, augmentation="affine")
-        variants[f"{network}, batch {batch}"] = our_step(config, images)
+    for network, batch, precision in kinds:
+        config = replace(CONFIG, backbone=network, batch_size=batch, precision=precision)
+        config = replace(config, augmentation="affine")
+        variants[f"{network}, batch {batch}, {precision}"] = our_step(config, images)
     seconds = in_turns(variants, 4 if quick else 9)
-    base = f"{networks[0]}, batch 32"
-    table = compared(seconds, base, number)
-    record("batches_and_networks", table.assign(method="nla", pixels=48, precision="fp32"))
+    table = compared(seconds, f"{small}, batch 32, fp32", number)
+    record("batches_and_networks", table.assign(method="nla", pixels=48))
+
+
+def what_bounds_small_images(quick: bool) -> None:
+    """Parts of a step of `nla` at 48 pixels and batch 32, and what was tried to make it faster."""
+    tables = []
+    for network in (SMALL, "resnet18"):
+        config = replace(CONFIG, backbone=network, augmentation="affine", batch_size=32)
+        variants = {
+            "bare step": bare_step(config, 32),
+            "forward and backward": bare_step(config, 32, optimizer=None),
+            "forward": bare_step(config, 32, optimizer=None, backward=False),
+            "fused Adam": bare_step(config, 32, optimizer=partial(torch.optim.Adam, fused=True)),
+            "Adam, a loop over tensors": bare_step(
+                config, 32, optimizer=partial(torch.optim.Adam, foreach=False)
+            ),
+            "not channels-last": bare_step(config, 32, memory_format=torch.contiguous_format),
+            "bf16": bare_step(replace(config, precision="bf16"), 32),
+            "nla, the whole step": our_step(config, random_images(32, 48)),
+        }
+        seconds = in_turns(variants, 10 if quick else 40)
+        tables.append(compared(seconds, "bare step", 32).assign(network=network))
+    record("bounds_of_small_images", pd.concat(tables).assign(pixels=48, batch=32))
 
 
 def cost_of_the_facts(quick: bool) -> None:
     """What recording the facts of each sample costs, as a share of the whole step."""
     rows = []
-    for network, batch in (("resnet10_narrow16_stride2", 32), ("resnet18_narrow16", 64)):
+    for network, batch in ((SMALL, 32), ("resnet18_narrow16", 64)):
         config = replace(CONFIG, backbone=network, batch_size=batch)
         step = our_step(config, random_images(batch, 48))
         logits, labels, kept = torch.randn(batch, 7), labels_of(batch), []
@@ -156,15 +199,17 @@ def share_of_loading(quick: bool) -> None:
     from nlalib import training
 
     rows, plain = [], training.read_images
-    for network, size in (("resnet10_narrow16_stride2", 48), ("resnet18", 112)):
-        number = 256 if size == 48 else 16 if quick else 64
-        config = replace(CONFIG, backbone=network, batch_size=min(32, number), image_size=size)
-        epoch, spent = our_step(config, random_images(number, size)), []
+    for network, size, number in ((SMALL, 48, 512), ("resnet18", 112, 64), ("resnet18", 224, 64)):
+        number = number // 2 if quick else number
+        # The faster the rest, the larger the share of reading.
+        config = replace(CONFIG, backbone=network, image_size=size, precision="bf16")
+        config = replace(config, batch_size=32)
+        epoch, spent = our_step(config, stored_images(number, size)), []
 
         def timed(images, positions, spent=spent):
-            started = CLOCK()
+            started = time.perf_counter()  # also waiting for the disk is reading
             chosen = plain(images, positions)
-            spent.append(CLOCK() - started)
+            spent.append(time.perf_counter() - started)
             return chosen
 
         training.read_images = timed
@@ -173,9 +218,9 @@ def share_of_loading(quick: bool) -> None:
             shares = []
             for _ in range(3 if quick else 10):
                 spent.clear()
-                started = CLOCK()
+                started = time.perf_counter()
                 epoch()
-                shares.append(sum(spent) / (CLOCK() - started))
+                shares.append(sum(spent) / (time.perf_counter() - started))
         finally:
             training.read_images = plain
         shares.sort()
@@ -183,6 +228,7 @@ def share_of_loading(quick: bool) -> None:
             {
                 "network": network,
                 "pixels": size,
+                "precision": config.precision,
                 "batch": config.batch_size,
                 "loading_share_of_epoch": shares[len(shares) // 2],
                 "smallest": shares[0],
