@@ -9,6 +9,7 @@ publish CONFIG   copy the study's tables and figures to results/ and figures/, t
 robustness CONFIG
                  write how finished runs stand up to corrupted test images, their calibration, and
                  the similarity of their classes; publish copies these tables too
+scores RUN_ID    write what a finished run makes of its training images, for candidate sets
 leakage CONFIG   write how much finished runs owe to test images that they trained on
 audit DATASET    compare an unpacked set with what is published (audit --help says more)
 readme           write the headline table of results/ into README.md
@@ -193,6 +194,13 @@ def readme() -> None:
     path.write_text(f"{before}{_BEGIN}\n\n{headline_section()}\n\n{_END}{after}")
 
 
+def scores(run_id: str) -> None:
+    """Write the scores from which the candidate rule "model" makes its sets."""
+    from nlalib.scores import write_scores  # what trains takes seconds to import
+
+    print(f"wrote {display_path(write_scores(run_id))}")
+
+
 COMMANDS = {
     "check": check,
     "collect": collect,
@@ -200,6 +208,7 @@ COMMANDS = {
     "publish": publish,
     "robustness": robustness,
     "leakage": leakage,
+    "scores": scores,
 }
 
 
@@ -217,7 +226,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=(*COMMANDS, "readme"))
-    parser.add_argument("config", nargs="?", default="configs/embedded.yaml")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", default="configs/embedded.yaml")
     arguments = parser.parse_args()
     try:
         if arguments.command == "readme":

@@ -10,8 +10,8 @@ from nlalib.affectnet import read_affectnet
 from nlalib.corruption import long_tailed, with_label_noise
 from nlalib.ferplus import read_ferplus
 from nlalib.index import VOTE_COLUMNS
-from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
-from nlalib.partial_labels import candidate_sets, random_candidates
+from nlalib.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, expressions
+from nlalib.partial_labels import candidate_sets, candidates_from_scores, random_candidates
 from nlalib.paths import resolve
 from nlalib.rafdb import read_rafdb
 from nlalib.rendered import rendered_index
@@ -148,7 +148,13 @@ def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
 def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
     """Return the candidate label sets of training images, (N, K) bool, by the run's rule.
 
-    The rule "random" takes the given labels and lets each other class in at random.
+    The rule "random" takes the given labels and lets each other class in at random, "model" those
+    and the classes that `nlalib.scores` found most likely.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no file of scores, or it lacks images or classes.
     """
     if config.candidate_rule == "random":
         return random_candidates(
@@ -157,8 +163,42 @@ def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
             flip_rate=config.candidate_threshold,
             seed=config.data_seed,
         )
+    if config.candidate_rule == "model":
+        scores = read_scores(config.candidate_scores, rows["image_id"], config.num_classes)
+        return candidates_from_scores(
+            scores, int(config.candidate_threshold), rows["label"].to_numpy()
+        )
     votes = class_votes(rows, config.num_classes)
     return candidate_sets(votes, config.candidate_rule, config.candidate_threshold)
+
+
+def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray:
+    """Return a model's scores of images, (N, K) float32, from the file of `nlalib.scores`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it lacks images or classes.
+    """
+    path = resolve(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no scores at {path}; `python -m nlalib scores RUN_ID` writes them, of the training "
+            "images of a finished run"
+        )
+    table = pd.read_parquet(path).set_index("image_id")
+    columns = [f"p_{name}" for name in expressions(num_classes)]
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: its run has other classes")
+    found = table.reindex(image_ids)[columns].to_numpy(np.float32)
+    without = np.isnan(found).any(axis=1)
+    if without.any():
+        raise ValueError(
+            f"{path} lacks {without.sum():,} of {len(found):,} training images, first "
+            f"{image_ids.to_numpy()[without.argmax()]}: take the scores of a run on the same images"
+        )
+    return found
 
 
 def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:

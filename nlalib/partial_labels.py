@@ -11,6 +11,8 @@ share   at least the share `threshold` of the image's votes is for it
 mass    it belongs to the smallest set of most-voted classes that holds the share `threshold` of
         the image's votes; 1 gives every class that has a vote
 random  (not of votes) it is the label, or a draw lets it in: see `random_candidates`
+model   (not of votes) it is the label, or among a model's `threshold` most likely classes: see
+        `candidates_from_scores`; for sets without votes
 ======  ==========================================================================================
 
 Under the rules on votes the most-voted class is always a candidate, also where it lies below the
@@ -25,14 +27,15 @@ import pandas as pd
 from nlalib.labels import expressions
 
 VOTE_RULES = ("count", "share", "mass")
-CANDIDATE_RULES = (*VOTE_RULES, "random")
-# What `threshold` (for "random" the rate) may be: a number of votes, or a share. A share of 0
-# would make every class a candidate of every image.
+CANDIDATE_RULES = (*VOTE_RULES, "random", "model")
+# What `threshold` (for "random" the rate, for "model" k) may be: a number of votes or classes, or a
+# share. A share of 0 would make every class a candidate of every image.
 THRESHOLD_RANGES = {
     "count": (1.0, float("inf")),
     "share": (1e-6, 1.0),
     "mass": (1e-6, 1.0),
     "random": (0.0, 1.0),
+    "model": (1.0, 8.0),
 }
 # Shares are sums of fractions, which may miss a threshold by rounding.
 TOLERANCE = 1e-9

@@ -3,7 +3,8 @@
 A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
 epoch), `timing.csv`, `samples.parquet` (part, given and true label of each image),
 `predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each training image at each
-epoch), `weights.safetensors` (last epoch), `method.safetensors` (of a method with a head of its
+epoch; NLA's True case is where p_gt >= p_nn, and a sample's weighted loss is its cross-entropy times
+what the method makes of `weight`), `weights.safetensors` (last epoch), `method.safetensors` (of a method with a head of its
 own), `notebook.ipynb`, and last of all `done`.
 """
 
@@ -28,7 +29,7 @@ from nlalib.corruption import NOISE_KINDS
 from nlalib.labels import expressions
 from nlalib.methods import make_method
 from nlalib.models import BACKBONES, file_digest, initialisation_name
-from nlalib.partial_labels import CANDIDATE_RULES, THRESHOLD_RANGES
+from nlalib.partial_labels import CANDIDATE_RULES, THRESHOLD_RANGES, VOTE_RULES
 from nlalib.paths import ROOT, resolve, runs_folder
 from nlalib.readers import alignment_settings
 from nlalib.storage import writing
@@ -46,9 +47,12 @@ _TOLD_IN_SETTINGS = (
     "processes",
 )
 DATASETS = ("rendered", "ferplus", "rafdb", "affectnet")
-# Where a run reads, writes and computes does not change what it computes. Nor do compilation and
-# the choice of algorithms: like a device, they order sums in other ways.
-_NOT_IDENTITY = ("data_root", "initial_weights", "label_file", "device", "compile", "deterministic")
+# Where a run reads, writes and computes does not change what it computes. Nor do compilation, the
+# choice of algorithms and the order of channels: like a device, they order sums in other ways.
+_NOT_IDENTITY = (
+    *("data_root", "initial_weights", "label_file", "candidate_scores"),
+    *("device", "compile", "deterministic", "channels_last"),
+)
 # Parameters that came after the first runs: left out of the identity where they are as they
 # were before there was a choice, so that those runs keep their names.
 _LATER = (
@@ -115,6 +119,7 @@ class RunConfig(Parameters):
     imbalance_factor: float = 1.0
     candidate_rule: str = "count"
     candidate_threshold: float = 1.0
+    candidate_scores: str = ""
     held_out: float = 0.1
     image_size: int = 48
     method: str = "nla"
@@ -135,6 +140,7 @@ class RunConfig(Parameters):
     processes: int = 1
     compile: bool = False
     deterministic: bool = False
+    channels_last: bool = True
 
     def __post_init__(self):
         self.check_types()
@@ -199,7 +205,7 @@ class RunConfig(Parameters):
                 "and noise_rate at 0.0 with it"
             )
         from_votes = "votes" in method.needs or (
-            "candidates" in method.needs and self.candidate_rule != "random"
+            "candidates" in method.needs and self.candidate_rule in VOTE_RULES
         )
         if self.noise_rate and from_votes:
             raise ValueError(
@@ -216,6 +222,17 @@ class RunConfig(Parameters):
             raise ValueError(
                 f"candidate_threshold is {self.candidate_threshold}; for candidate_rule "
                 f"{self.candidate_rule!r} it lies from {lowest:g} to {highest:g}"
+            )
+        if bool(self.candidate_scores) != (self.candidate_rule == "model"):
+            raise ValueError(
+                f"candidate_scores is {self.candidate_scores!r} for candidate_rule "
+                f"{self.candidate_rule!r}: the rule 'model', and no other, needs the file of "
+                "scores that `python -m nlalib scores RUN_ID` writes"
+            )
+        if self.candidate_rule == "model" and self.candidate_threshold % 1:
+            raise ValueError(
+                f"candidate_threshold is {self.candidate_threshold}; for candidate_rule 'model' it "
+                "is a number of classes, like 2.0"
             )
         candidates = (self.candidate_rule, self.candidate_threshold)
         if "candidates" not in method.needs and candidates != ("count", 1.0):
@@ -241,6 +258,8 @@ class RunConfig(Parameters):
                 del kept[parameter.name]
         if self.label_file:
             kept["labels"] = file_digest(resolve(self.label_file))
+        if self.candidate_scores:
+            kept["scores"] = file_digest(resolve(self.candidate_scores))
         # Another folder is no other run, but images that were aligned are other images.
         aligned = alignment_settings(resolve(self.data_root or f"data/{self.dataset}"))
         if aligned is not None:
@@ -266,6 +285,23 @@ class RunConfig(Parameters):
     def label(self) -> str:
         """What stands in the run's name for people."""
         return f"{self.method}-seed{self.seed}"
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of a finished run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such run, or it is not done; the message names some that are.
+    """
+    if not (folder / "done").is_file() or not (folder / "config.json").is_file():
+        known = sorted(path.parent.name for path in folder.parent.glob("*/done"))
+        some = ", ".join(known[:3]) + f" and {len(known) - 3} more" * (len(known) > 3)
+        raise FileNotFoundError(f"no finished run at {folder}; finished are {some or 'none'}")
+    parameters = json.loads((folder / "config.json").read_text())
+    parameters.pop("identity")
+    return RunConfig.from_parameters(parameters)
 
 
 def checked_type(name: str, value, expected: type):

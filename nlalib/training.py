@@ -84,6 +84,11 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
 
 
+def memory_format(config: RunConfig) -> torch.memory_format:
+    """Return how the network's weights lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
 class Learner(nn.Module):
     """All that learns, the network and the method, behind one `forward` for Accelerate to wrap.
 
@@ -258,7 +263,7 @@ def _train(
         unused = load_backbone(model, resolve(config.initial_weights))
         report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
     learner, targets = make_learner(config, index.iloc[parts[TRAIN]], model)
-    learner.to(accelerator.device, memory_format=torch.channels_last)
+    learner.to(accelerator.device, memory_format=memory_format(config))
     learner = prepare_for_processes(accelerator, learner, learner.method.has_own_layers)
     if config.compile:
         learner.model.compile()  # in place: the names of the weights stay
@@ -443,6 +448,8 @@ def train_epoch(
         on_device = samples.to(accelerator.device)
         pixels = to_tensor(read_images(images, positions[share])).to(accelerator.device)
         views = augment(pixels, samples, draws, recipe)
+        if not config.channels_last:
+            views = views.contiguous()
         loss, batch_facts, logits = learner(
             views,
             epoch=epoch,

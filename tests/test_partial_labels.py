@@ -146,7 +146,7 @@ def test_rows_without_votes_and_negative_votes_are_refused():
 
 
 def test_names_of_the_rules():
-    assert CANDIDATE_RULES == ("count", "share", "mass", "random")
+    assert CANDIDATE_RULES == ("count", "share", "mass", "random", "model")
 
 
 @given(

@@ -190,7 +190,8 @@ def test_processes_that_could_not_share_the_work_are_refused():
 
 def test_changes_cover_all_parameters_but_places_and_devices():
     names = {parameter.name for parameter in fields(RunConfig)}
-    elsewhere = {"data_root", "initial_weights", "label_file", "device", "compile", "deterministic"}
+    elsewhere = {"data_root", "initial_weights", "label_file", "candidate_scores"}
+    elsewhere |= {"device", "compile", "deterministic", "channels_last"}
     assert names - set(CHANGES) == elsewhere
 
 
@@ -229,7 +230,7 @@ def test_a_list_of_labels_counts_by_its_content(tmp_path):
         ({}, ""),
         # Columns of their own, or the same throughout a comparison.
         ({"method": "ce", "seed": 3, "epochs": 9, "noise_rate": 0.2, "image_size": 64}, ""),
-        ({"device": "cpu", "compile": True, "deterministic": True}, ""),
+        ({"device": "cpu", "compile": True, "deterministic": True, "channels_last": False}, ""),
         (
             {"method_settings": {"variant": "v_naw", "trade_off": 0.3}},
             "trade_off=0.3, variant=v_naw",

@@ -768,6 +768,31 @@ def test_deterministic_mode_is_on_while_a_run_trains_and_changes_nothing_here(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_order_of_the_channels_changes_the_rounding_alone(data, runs):
+    """One step on all images: the same loss, from weights that lie otherwise in memory."""
+    config = replace(TINY, epochs=1, batch_size=200, backbone="resnet10_narrow16_stride2")
+    assert training.memory_format(config) == torch.channels_last
+    other = replace(config, channels_last=False)
+    assert training.memory_format(other) == torch.contiguous_format
+    assert other.run_id == config.run_id
+    seen, plain = [], Learner.forward
+
+    def spy(learner, views, **batch):
+        weight = learner.model.conv1.weight
+        seen.append([v.is_contiguous() for v in (views, weight)])
+        return plain(learner, views, **batch)
+
+    losses = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "forward", spy)
+        for one in (config, other):
+            losses.append(read_metrics(train(one, *data))["train_loss"][0])
+            shutil.rmtree(one.folder)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert seen[-1] == [True, True]
+    assert not seen[0][1]
+
+
 def test_network_alone_is_compiled_and_its_weights_keep_their_names(data, runs, monkeypatch):
     """Without the compiler, which takes minutes; a test on a GPU runs it."""
     compiled = []
