@@ -1,14 +1,22 @@
-"""A study's candidate label sets, described: how large they are and how often they hold the label.
+"""A study's candidate label sets, described: how large they are and what they hold.
 
 The rule that a study uses stands beside the others that it could have used, on the same training
 images, so that the choice can be judged without the data set.
 """
 
+import numpy as np
 import pandas as pd
 
-from nlalib.datasets import TRAIN, dataset_parameters, load_dataset, training_candidates
+from nlalib.datasets import (
+    TRAIN,
+    class_votes,
+    dataset_parameters,
+    load_dataset,
+    training_candidates,
+)
+from nlalib.index import VOTE_COLUMNS
 from nlalib.methods import make_method
-from nlalib.partial_labels import candidate_statistics
+from nlalib.partial_labels import VOTE_RULES, candidate_statistics
 from nlalib.runs import RunConfig
 from nlalib.studies import Study
 
@@ -34,26 +42,50 @@ def study_candidates(study: Study) -> pd.DataFrame:
     pandas.DataFrame
         A row for each data set, rule, threshold and class, and one for all classes. Columns
         `study`, `dataset`, `rule`, `threshold`, `used` (whether a run of the study learns from
-        these sets), and those of `nlalib.partial_labels.candidate_statistics`, where the label
-        is the one that the study's methods with labels learn from.
+        these sets), those of `nlalib.partial_labels.candidate_statistics`, where the label is the
+        one that the study's methods with labels learn from, and `votes_covered`: the share of the
+        votes for the classes that is for candidates; NaN for a data set without votes.
     """
     runs = [config for config in study.runs.values() if learns_from_candidates(config)]
-    used = {(dataset_parameters(c), c.candidate_rule, c.candidate_threshold) for c in runs}
     tables = []
-    for parameters, config in {dataset_parameters(c): c for c in runs}.items():
-        index, _ = load_dataset(config)
+    for parameters in dict.fromkeys(map(dataset_parameters, runs)):
+        same = [config for config in runs if dataset_parameters(config) == parameters]
+        index, _ = load_dataset(same[0])
         train = index[index["part"] == TRAIN]
-        own = [(rule, threshold) for of, rule, threshold in used if of == parameters]
-        for rule, threshold in sorted({*ALTERNATIVES, *own}):
-            asked = RunConfig(
-                **{**vars(config), "candidate_rule": rule, "candidate_threshold": threshold}
-            )
-            table = candidate_statistics(training_candidates(asked, train), train["label"])
-            table = table.reset_index()
-            table.insert(0, "used", (rule, threshold) in own)
+        has_votes = set(VOTE_COLUMNS) <= set(train)
+        # By rule and threshold; a run of the study stands behind its own.
+        asked = {(c.candidate_rule, c.candidate_threshold): c for c in same}
+        used = set(asked)
+        for rule, threshold in ALTERNATIVES:
+            if has_votes or rule not in VOTE_RULES:
+                change = {"candidate_rule": rule, "candidate_threshold": threshold}
+                other = RunConfig(**{**vars(same[0]), **change, "candidate_scores": ""})
+                asked.setdefault((rule, threshold), other)
+        for (rule, threshold), config in sorted(asked.items(), key=lambda item: item[0]):
+            candidates = training_candidates(config, train)
+            labels = train["label"].to_numpy()
+            table = candidate_statistics(candidates, labels).reset_index()
+            votes = class_votes(train, config.num_classes) if has_votes else None
+            table["votes_covered"] = _votes_covered(candidates, votes, labels)
+            table.insert(0, "used", (rule, threshold) in used)
             table.insert(0, "threshold", threshold)
             table.insert(0, "rule", rule)
             table.insert(0, "dataset", config.dataset)
             table.insert(0, "study", study.name)
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def _votes_covered(
+    candidates: np.ndarray, votes: np.ndarray | None, labels: np.ndarray
+) -> list[float]:
+    """Return the share of the votes that is for candidates, for each class's images and for all."""
+    classes = candidates.shape[1]
+    if votes is None:
+        return [float("nan")] * (classes + 1)
+    inside, given = (votes * candidates).sum(axis=1), votes.sum(axis=1)
+    groups = [*(labels == number for number in range(classes)), labels >= 0]
+    return [
+        float(inside[group].sum() / given[group].sum()) if given[group].any() else float("nan")
+        for group in groups
+    ]

@@ -3,9 +3,8 @@
 A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
 epoch), `timing.csv`, `samples.parquet` (part, given and true label of each image),
 `predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each training image at each
-epoch; NLA's True case is where p_gt >= p_nn, and a sample's weighted loss is its cross-entropy times
-what the method makes of `weight`), `weights.safetensors` (last epoch), `method.safetensors` (of a method with a head of its
-own), `notebook.ipynb`, and last of all `done`.
+epoch; NLA's True case is where p_gt >= p_nn), `weights.safetensors` (last epoch),
+`method.safetensors` (of a method with a head of its own), `notebook.ipynb`, and last of all `done`.
 """
 
 import difflib
