@@ -80,12 +80,15 @@ class EpochDraws:
         self._noise_seed = [seed, epoch, 2]
         self._noise = None
 
-    @property
-    def noise(self) -> Tensor:
-        """Standard normal numbers that samples read from places of their own."""
+    def noise(self, device: torch.device) -> Tensor:
+        """Return standard normal numbers, which samples read from places of their own.
+
+        They are drawn and taken to the device once an epoch.
+        """
         if self._noise is None:
             generator = np.random.default_rng(self._noise_seed)
             self._noise = torch.from_numpy(generator.standard_normal(_NOISE_BANK, dtype=np.float32))
+        self._noise = self._noise.to(device)
         return self._noise
 
 
@@ -126,7 +129,7 @@ def augment(images: Tensor, samples: Tensor, draws: EpochDraws, recipe: Recipe) 
     if recipe.noise_probability:
         places = (uniform[:, 0] * (_NOISE_BANK - 1)).long()
         steps = torch.arange(pixels[0].numel(), device=images.device)
-        noise = draws.noise.to(images.device)[(places[:, None] + steps) % _NOISE_BANK]
+        noise = draws.noise(images.device)[(places[:, None] + steps) % _NOISE_BANK]
         chosen = (uniform[:, 1] < recipe.noise_probability).float().view(-1, 1, 1, 1)
         pixels = pixels + chosen * recipe.noise_variance**0.5 * noise.view_as(pixels)
         pixels = pixels.clamp(0, 255)
