@@ -2,11 +2,13 @@
 
 A run in several processes is one run: every process takes its share of each batch, and
 DistributedDataParallel averages the gradients, weighted so that they are those of the whole
-batch's mean loss. No other processes load images: the loop reads the stored array itself, and its
-random numbers belong to samples and epochs, so there is no number of workers to depend on. In fp32
-CUDA may compute convolutions in TF32, as PyTorch's default is. Batch normalisation takes the statistics of the whole batch on GPUs
+batch's mean loss. Batch normalisation takes the statistics of the whole batch on GPUs
 (`SyncBatchNorm`) and of each process's share on the CPU, where PyTorch has no such layer. A term
 of a loss that compares samples with each other sees one share.
+
+No other processes load images: the loop reads the stored array itself, and its random numbers
+belong to samples and epochs, so there is no number of workers to depend on. In fp32 CUDA may
+compute convolutions in TF32, as is PyTorch's default.
 """
 
 import os
