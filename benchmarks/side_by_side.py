@@ -40,9 +40,9 @@ def threads(quick: bool) -> None:
 
     rows = []
     for network in (SMALL, "resnet18"):
-        for _ in range(2 if quick else 5):
+        for _ in range(2 if quick else 3):
             for name, (runs, count) in VARIANTS.items():
-                command = [sys.executable, __file__, network, "--seconds", "4" if quick else "10"]
+                command = [sys.executable, __file__, network, "--seconds", "4" if quick else "8"]
                 environment = {**os.environ, "OMP_NUM_THREADS": str(count)}
                 started = [
                     subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -109,7 +109,7 @@ def against_the_bare_minimum(quick: bool) -> None:
             config = replace(config, batch_size=batch)
             variants[f"bare {precision}"] = bare_step(config, batch)
             variants[f"nla {precision}"] = our_step(config, images)
-        seconds = in_turns(variants, 3 if quick else 15)
+        seconds = in_turns(variants, 3 if quick else 9)
         table = pd.concat(
             [
                 compared({k: seconds[k] for k in ("bare fp32", "nla fp32")}, "bare fp32", batch),
@@ -157,7 +157,7 @@ def what_bounds_small_images(quick: bool) -> None:
             "bf16": bare_step(replace(config, precision="bf16"), 32),
             "nla, the whole step": our_step(config, random_images(32, 48)),
         }
-        seconds = in_turns(variants, 10 if quick else 40)
+        seconds = in_turns(variants, 10 if quick else 20)
         tables.append(compared(seconds, "bare step", 32).assign(network=network))
     record("bounds_of_small_images", pd.concat(tables).assign(pixels=48, batch=32))
 
