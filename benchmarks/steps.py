@@ -135,7 +135,7 @@ def batches_and_networks(quick: bool) -> None:
         config = replace(CONFIG, backbone=network, batch_size=batch, precision=precision)
         config = replace(config, augmentation="affine")
         variants[f"{network}, batch {batch}, {precision}"] = our_step(config, images)
-    seconds = in_turns(variants, 4 if quick else 9)
+    seconds = in_turns(variants, 4 if quick else 6)
     table = compared(seconds, f"{small}, batch 32, fp32", number)
     record("batches_and_networks", table.assign(method="nla", pixels=48))
 
