@@ -130,7 +130,7 @@ def growth(pixels: int, numbers: list[int], epochs: int) -> None:
                 shutil.rmtree(f"{name}/r")
                 table = as_table(rows, pixels)
                 record(f"growth_{pixels}_pixels", table)
-    draw(table, RESULTS / f"growth_{pixels}_pixels.png")
+    draw(table, RESULTS / f"growth_{pixels}_pixels.svg")
 
 
 def as_table(rows: list[dict], pixels: int) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     right.plot(kept["images"] / 1000, kept["train_peak_mib"], "kx", label="peak, pages kept")
     right.set(xlabel="images (thousands)", ylabel="growth in training (MiB)")
     right.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
