@@ -52,20 +52,22 @@ def study_candidates(study: Study) -> pd.DataFrame:
         same = [config for config in runs if dataset_parameters(config) == parameters]
         index, _ = load_dataset(same[0])
         train = index[index["part"] == TRAIN]
+        labels = train["label"].to_numpy()
         has_votes = set(VOTE_COLUMNS) <= set(train)
+        votes = class_votes(train, same[0].num_classes) if has_votes else None
         # By rule and threshold; a run of the study stands behind its own.
         asked = {(c.candidate_rule, c.candidate_threshold): c for c in same}
         used = set(asked)
         for rule, threshold in ALTERNATIVES:
             if has_votes or rule not in VOTE_RULES:
                 change = {"candidate_rule": rule, "candidate_threshold": threshold}
-                other = RunConfig(**{**vars(same[0]), **change, "candidate_scores": ""})
+                # Only described, so the votes may be looked at where a run with noise may not.
+                change |= {"candidate_scores": "", "noise_rate": 0.0, "noise_kind": "symmetric"}
+                other = RunConfig(**{**vars(same[0]), **change})
                 asked.setdefault((rule, threshold), other)
         for (rule, threshold), config in sorted(asked.items(), key=lambda item: item[0]):
             candidates = training_candidates(config, train)
-            labels = train["label"].to_numpy()
             table = candidate_statistics(candidates, labels).reset_index()
-            votes = class_votes(train, config.num_classes) if has_votes else None
             table["votes_covered"] = _votes_covered(candidates, votes, labels)
             table.insert(0, "used", (rule, threshold) in used)
             table.insert(0, "threshold", threshold)

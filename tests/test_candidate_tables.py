@@ -75,3 +75,12 @@ def test_set_without_votes_has_the_rules_that_need_none(study, monkeypatch):
     assert set(table["rule"]) == {"random"}
     assert set(table["threshold"]) == {0.1, 0.2, 0.3}
     assert table["votes_covered"].isna().all()
+
+
+def test_study_with_noise_and_drawn_sets_is_described_by_all_rules(study, monkeypatch):
+    drawn = {"candidate_rule": "random", "candidate_threshold": 0.2, "noise_rate": 0.1}
+    noisy = RunConfig(**STUDY["fixed"], method="cc", **drawn)
+    monkeypatch.setitem(study.__dict__, "runs", {noisy.run_id: noisy})
+    table = study_candidates(study)
+    assert set(table["rule"]) == {"count", "share", "mass", "random"}
+    assert set(table.loc[table["used"], "threshold"]) == {0.2}
