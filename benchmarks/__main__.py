@@ -18,8 +18,10 @@ def growth(quick: bool) -> None:
     thousands = (1, 4, 16) if quick else (1, 4, 16, 64)
     for pixels in (48, 112):
         numbers = [1000 * thousand for thousand in thousands]
-        numbers += [] if quick or pixels == 48 else [71_850]  # a quarter of AffectNet
+        numbers += [] if quick or pixels == 48 else [memory.AFFECTNET]
         memory.growth(pixels, numbers, epochs=3 if quick or pixels == 112 else 6)
+    numbers = [1000 * thousand for thousand in thousands if thousand > 1]
+    memory.growth(48, numbers, epochs=3, network=steps.SMALL)
 
 
 BENCHMARKS = {
@@ -28,6 +30,7 @@ BENCHMARKS = {
     "bounds": steps.what_bounds_small_images,
     "threads": side_by_side.threads,
     "facts": steps.cost_of_the_facts,
+    "determinism": steps.cost_of_determinism,
     "loading": steps.share_of_loading,
     "epoch": epochs.whole_epoch,
     "growth": growth,

@@ -1,15 +1,23 @@
 """(e) Time of an epoch and memory, as images grow from 1 to 64 thousand.
 
-python benchmarks/memory.py [--pixels 112] [--thousands 1 4 16 64]
+python benchmarks/memory.py [--pixels 112] [--thousands 1 4 16 64] [--network NAME]
 
 Generated JPEGs are indexed, decoded into the stored array and trained on, each number in a fresh
 process, through the library's own functions. The network is a tiny one, as the subject is what
-surrounds it. Reported are milliseconds an image of the epochs after the first (median and
-quartiles; the wall clock, evaluation and checkpoint included) and, in MiB, the growth since the
-start after each part, as the kernel counts it: `private` (RssAnon: what the process allocated),
-`mapped` (RssFile: pages of files, which the kernel takes back at will, the libraries' own code
-among them), and the `peak` of the whole within the part. `kept` is the same
-run with the pages of the stored array kept mapped, as plain indexing would.
+surrounds it, unless one is named. Reported are milliseconds an image of the epochs after the first
+(median and quartiles; the wall clock, evaluation and checkpoint included) and, in MiB, the growth
+since the start after each part, as the kernel counts it: `private` (RssAnon: what the process
+allocated), `mapped` (RssFile: pages of files, which the kernel takes back at will, the libraries'
+own code among them), and the `peak` of the whole within the part. `resident_peak_mib` is that peak
+of training not as growth but with all that was there before, PyTorch above all. Ratios are to the
+run of the same variant with 4 thousand images. Variants:
+
+- `as it is`;
+- `blocks given back`: glibc keeps freed blocks of up to 32 MiB for later, between which the room is
+  more or less broken up, by chance; here every block above 1 MB goes back to the kernel at once;
+- `pages kept`: the pages of the stored array stay mapped, as plain indexing would have it.
+
+Files go to the system's temporary folder (`TMPDIR`); 287,401 images of 112 pixels take 11 GB.
 """
 
 import argparse
@@ -27,8 +35,9 @@ import pandas as pd
 from PIL import Image
 
 DISTINCT = 500
-KEPT = 16_000  # of as many, the pages are kept as well
 BASE = 4_000  # an epoch of as many is what others are compared with
+AFFECTNET = 283_901 + 3_500  # its training and validation images
+AS_IT_IS, GIVEN_BACK, KEPT = "as it is", "blocks given back", "pages kept"
 
 
 def generate(root: Path, number: int, pixels: int) -> None:
@@ -60,8 +69,20 @@ def grown(start: dict[str, int]) -> dict[str, float]:
     }
 
 
-def one_number(root: Path, number: int, pixels: int, epochs: int, keep: bool) -> dict:
+def index_of(number: int) -> pd.DataFrame:
+    names = [f"{n:06d}.jpg" for n in range(number)]
+    parts = np.array(["train"] * 8 + ["held_out", "test"])[np.arange(number) % 10]
+    index = pd.DataFrame({"image_id": names, "path": names, "part": parts})
+    index["label"] = np.arange(number) // 10 % 7
+    return index
+
+
+def one_number(
+    root: Path, number: int, pixels: int, epochs: int, variant: str, network: str | None
+) -> dict:
     """Index, store and train; return seconds, and growth of memory in MiB, of each part."""
+    from dataclasses import replace
+
     import torch
     from torch import nn
 
@@ -80,19 +101,16 @@ def one_number(root: Path, number: int, pixels: int, epochs: int, keep: bool) ->
             features = feature_map.mean(dim=(2, 3))
             return Representation(self.fc(features), features, feature_map)
 
-    BACKBONES["resnet18_narrow16"] = Tiny
-    if keep:
+    BACKBONES["tiny"] = Tiny
+    if variant == KEPT:
         training.read_images = lambda images, positions: images[positions]
     torch.set_num_threads(1)
     config = RunConfig(method="ce", image_size=pixels, batch_size=32, epochs=epochs, device="cpu")
-    config = RunConfig(**{**vars(config), "augmentation": "flip", "train_images": number})
+    config = replace(config, augmentation="flip", train_images=number, backbone=network or "tiny")
     start = kilobytes()
     grown(start)
-    result = {"images": number, "kept": keep}
-    names = [f"{n:06d}.jpg" for n in range(number)]
-    parts = np.array(["train"] * 8 + ["held_out", "test"])[np.arange(number) % 10]
-    index = pd.DataFrame({"image_id": names, "path": names, "part": parts})
-    index["label"] = np.arange(number) // 10 % 7
+    result = {"images": number, "variant": variant}
+    index = index_of(number)
     for name, growth in grown(start).items():
         result[f"index_{name}"] = growth
     started = time.perf_counter()
@@ -107,58 +125,68 @@ def one_number(root: Path, number: int, pixels: int, epochs: int, keep: bool) ->
         result[f"epoch_ms_an_image{name}"] = 1000 * seconds.quantile(share) / number
     for name, growth in grown(start).items():
         result[f"train_{name}"] = growth
+    result["resident_peak_mib"] = result["train_peak_mib"] + start["VmRSS"] / 1024
     return result
 
 
-def growth(pixels: int, numbers: list[int], epochs: int) -> None:
+def growth(pixels: int, numbers: list[int], epochs: int, network: str | None = None) -> None:
     """Measure each number of images in a process of its own; the table is written after each."""
     from measuring import RESULTS, record
 
-    rows = []
+    rows, title = [], f"growth_{pixels}_pixels" + (f"_{network}" if network else "")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "images"
         root.mkdir()
         generate(root, max(numbers), pixels)
         for number in numbers:
-            for keep in (False, True) if number == KEPT else (False,):
+            for variant in variants_of(number, network):
                 command = [sys.executable, __file__, "--pixels", str(pixels)]
-                command += ["--epochs", str(epochs)] + ["--keep"] * keep
+                command += ["--epochs", str(epochs), "--variant", variant]
+                command += ["--network", network] if network else []
                 command += ["--child", str(root), str(number)]
                 environment = {**os.environ, "NLA_CACHE": f"{name}/cache", "NLA_RUNS": f"{name}/r"}
+                if variant == GIVEN_BACK:
+                    environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
                 rows.append(json.loads(done.stdout))
                 shutil.rmtree(f"{name}/r")
-                table = as_table(rows, pixels)
-                record(f"growth_{pixels}_pixels", table)
-    draw(table, RESULTS / f"growth_{pixels}_pixels.svg")
+                table = with_ratios(rows).assign(pixels=pixels, network=network or "tiny")
+                record(title, table)
+    draw(table, RESULTS / f"{title}.svg")
 
 
-def as_table(rows: list[dict], pixels: int) -> pd.DataFrame:
+def variants_of(number: int, network: str | None) -> tuple[str, ...]:
+    if network:
+        return (AS_IT_IS,)
+    return (AS_IT_IS, GIVEN_BACK) + (KEPT,) * (number < AFFECTNET)
+
+
+def with_ratios(rows: list[dict]) -> pd.DataFrame:
+    """Return the rows with each one's ratio to the run of its variant with `BASE` images."""
     table = pd.DataFrame(rows)
-    base = table.loc[(table["images"] == BASE) & ~table["kept"], "epoch_ms_an_image"]
-    if len(base):
-        table["time_ratio"] = table["epoch_ms_an_image"] / base.item()
-    return table.assign(pixels=pixels)
+    base = table[table["images"] == BASE].set_index("variant")
+    for ratio, column in (("time", "epoch_ms_an_image"), ("memory", "resident_peak_mib")):
+        table[f"{ratio}_ratio"] = table[column] / table["variant"].map(base[column])
+    return table
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw time an image and memory against the number of images."""
     import matplotlib.pyplot as plt
 
-    let_go, kept = table[~table["kept"]], table[table["kept"]]
-    thousands = let_go["images"] / 1000
+    colours = {AS_IT_IS: "C0", GIVEN_BACK: "C2", KEPT: "C1"}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    names = [f"epoch_ms_an_image{end}" for end in ("", "_lower_quartile", "_upper_quartile")]
-    middle, low, high = (let_go[name] for name in names)
-    left.errorbar(thousands, middle, [middle - low, high - middle], marker="o", capsize=3)
+    for variant, rows in table.groupby("variant", sort=False):
+        thousands, look = rows["images"] / 1000, {"marker": "o", "color": colours[variant]}
+        middle, low, high = (
+            rows[f"epoch_ms_an_image{end}"] for end in ("", "_lower_quartile", "_upper_quartile")
+        )
+        left.errorbar(thousands, middle, [middle - low, high - middle], capsize=3, **look)
+        right.plot(thousands, rows["train_peak_mib"], label=variant, **look)
+    right.plot(thousands, rows["stored_mib"], "k--", label="size of the stored images")
     left.set(xlabel="images (thousands)", ylabel="ms an image, epochs after the first")
     left.set_ylim(0, None)
-    names = {"train_private_mib": "private", "train_mapped_mib": "mapped"}
-    names |= {"train_peak_mib": "peak", "stored_mib": "the stored images"}
-    for name, label in names.items():
-        right.plot(thousands, let_go[name], "--" if name == "stored_mib" else "o-", label=label)
-    right.plot(kept["images"] / 1000, kept["train_peak_mib"], "kx", label="peak, pages kept")
-    right.set(xlabel="images (thousands)", ylabel="growth in training (MiB)")
+    right.set(xlabel="images (thousands)", ylabel="peak growth in training (MiB)")
     right.legend(frameon=False, fontsize="small")
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
@@ -167,16 +195,19 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pixels", type=int, default=112)
-    parser.add_argument("--thousands", type=float, nargs="+", default=[1, 4, 16, 64, 71.85])
+    parser.add_argument("--thousands", type=float, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--network", help="the name of a backbone; a tiny one without it")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         root, number = Path(given.child[0]), int(given.child[1])
-        print(json.dumps(one_number(root, number, given.pixels, given.epochs, given.keep)))
+        about = (root, number, given.pixels, given.epochs, given.variant, given.network)
+        print(json.dumps(one_number(*about)))
         return
-    growth(given.pixels, [round(1000 * t) for t in given.thousands], given.epochs)
+    numbers = [round(1000 * thousand) for thousand in given.thousands]
+    growth(given.pixels, numbers, given.epochs, given.network)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from measuring import compared, in_turns, record
 from torch.nn import functional
 
+from nlalib.devices import deterministic_algorithms
 from nlalib.methods import make_method
 from nlalib.methods.facts import prediction_facts
 from nlalib.models import build_model
@@ -192,6 +193,25 @@ def cost_of_the_facts(quick: bool) -> None:
             }
         )
     record("cost_of_facts", pd.DataFrame(rows))
+
+
+def cost_of_determinism(quick: bool) -> None:
+    """What the parameter `deterministic` costs a step of `nla`, on the device that there is."""
+    tables = []
+    for network, size in (("resnet18", 112), ("resnet18", 48), (SMALL, 48)):
+        for precision in ("fp32", "bf16"):
+            config = replace(CONFIG, backbone=network, image_size=size, precision=precision)
+            config = replace(config, batch_size=32, augmentation="released")
+            step = our_step(config, random_images(32, size))
+
+            def deterministic(step=step):
+                with deterministic_algorithms(True):
+                    step()
+
+            seconds = in_turns({"any": step, "deterministic": deterministic}, 5 if quick else 15)
+            table = compared(seconds, "any", 32).query("variant == 'deterministic'")
+            tables.append(table.assign(network=network, pixels=size, precision=precision, batch=32))
+    record("cost_of_determinism", pd.concat(tables))
 
 
 def share_of_loading(quick: bool) -> None:

@@ -97,7 +97,7 @@ def normalise(images: Tensor) -> Tensor:
 
     Parameters
     ----------
-    images : Tensor, (N, 3, H, W) uint8 or float
+    images : Tensor, (N, 3, H, W) uint8 or float32
         Grey levels of 0..255.
 
     Returns
@@ -106,7 +106,7 @@ def normalise(images: Tensor) -> Tensor:
     """
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     deviation = torch.tensor(STANDARD_DEVIATION, device=images.device).view(1, 3, 1, 1)
-    return (images.float() / 255 - mean) / deviation
+    return (images / 255).sub_(mean).div_(deviation)  # in place: one copy of the batch, not three
 
 
 def augment(images: Tensor, samples: Tensor, draws: EpochDraws, recipe: Recipe) -> Tensor:

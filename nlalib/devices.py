@@ -100,7 +100,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Let PyTorch choose algorithms on CUDA that give the same bits twice, at some cost of speed.
 
     It warns of an operation that has none. On the CPU results repeat without it. What it costs on a
-    GPU has not been measured here: compare `timing.csv` of a run with and without it on yours.
+    GPU has not been measured: `python -m benchmarks determinism` does so on yours.
     """
     if not wanted:
         yield

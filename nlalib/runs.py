@@ -21,6 +21,9 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from nlalib.augmentation import named_recipe
@@ -62,6 +65,8 @@ _LATER = (
     "candidate_threshold",
     "processes",
 )
+# Tables are encoded a group of rows at a time; Arrow keeps the memory of the largest for later.
+_ROWS_OF_A_GROUP = 16_384
 
 
 class Parameters:
@@ -410,6 +415,54 @@ def write_json(path: Path, content: dict) -> None:
     """Write `content` as JSON, atomically."""
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     write_atomically(path, lambda unfinished: unfinished.write_text(text))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table`, without its row labels, as a parquet file, atomically."""
+    write_atomically(
+        path,
+        lambda unfinished: table.to_parquet(
+            unfinished, index=False, row_group_size=_ROWS_OF_A_GROUP
+        ),
+    )
+    pa.default_memory_pool().release_unused()
+
+
+def join_tables(path: Path, files: list[Path]) -> None:
+    """Write the rows of all parquet `files` to one at `path`, atomically, a group at a time.
+
+    Raises
+    ------
+    ValueError
+        If one of them is damaged.
+    """
+
+    def join(unfinished: Path) -> None:
+        with _reading(files[0], path):
+            schema = pq.read_schema(files[0])
+        with pq.ParquetWriter(unfinished, schema) as writer:
+            for file in files:
+                with _reading(file, path):
+                    given = pq.ParquetFile(file)
+                for group in range(given.num_row_groups):
+                    with _reading(file, path):
+                        # Threads would keep memory of their own, which is not released.
+                        rows = given.read_row_group(group, use_threads=False)
+                    writer.write_table(rows)
+
+    write_atomically(path, join)
+    pa.default_memory_pool().release_unused()
+
+
+@contextmanager
+def _reading(file: Path, wanted: Path) -> Iterator[None]:
+    """Tell which parquet file is damaged, of those that `wanted` is made of."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file} is no whole parquet table ({error}): delete {wanted.parent} to make it anew"
+        ) from error
 
 
 def environment() -> dict:

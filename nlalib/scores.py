@@ -16,7 +16,7 @@ from nlalib.devices import make_accelerator
 from nlalib.images import image_array
 from nlalib.labels import expressions
 from nlalib.paths import runs_folder
-from nlalib.runs import read_config, write_atomically
+from nlalib.runs import read_config, write_table
 from nlalib.training import load_learner, predict
 
 
@@ -41,5 +41,5 @@ def write_scores(run_id: str) -> Path:
     table = pd.DataFrame(scores, columns=[f"p_{name}" for name in expressions(config.num_classes)])
     table.insert(0, "image_id", index["image_id"].to_numpy()[positions])
     path = config.folder / "training_scores.parquet"
-    write_atomically(path, lambda unfinished: table.to_parquet(unfinished, index=False))
+    write_table(path, table)
     return path

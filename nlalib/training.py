@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -42,7 +41,16 @@ from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
 from nlalib.methods.facts import prediction_facts
 from nlalib.models import Representation, build_model, load_backbone
 from nlalib.paths import resolve
-from nlalib.runs import Parameters, RunConfig, environment, locked, write_atomically, write_json
+from nlalib.runs import (
+    Parameters,
+    RunConfig,
+    environment,
+    join_tables,
+    locked,
+    write_atomically,
+    write_json,
+    write_table,
+)
 
 _EVALUATION_BATCH = 256
 
@@ -159,15 +167,16 @@ def predict(
     Of several processes each predicts its share, and all return the whole.
     """
     learner.eval()
-    # A process whose share is empty has no row to say how many classes there are.
-    share, parts = share_of(positions, accelerator), [torch.empty(0, learner.model.fc.out_features)]
+    share = share_of(positions, accelerator)
+    # One table, and no tensor kept of each batch, for the reason that `train_epoch` gives.
+    probabilities = torch.empty(len(share), learner.model.fc.out_features)
     for start in range(0, len(share), _EVALUATION_BATCH):
-        chosen = share[start : start + _EVALUATION_BATCH]
-        pixels = normalise(to_tensor(read_images(images, chosen)).to(accelerator.device))
+        batch = slice(start, start + _EVALUATION_BATCH)
+        pixels = normalise(to_tensor(read_images(images, share[batch])).to(accelerator.device))
         with accelerator.autocast():
             logits = learner.predict(pixels)
-        parts.append(logits.softmax(dim=1).cpu())
-    return np.concatenate(of_all_processes(torch.cat(parts).numpy(), accelerator))
+        probabilities[batch] = logits.softmax(dim=1)
+    return np.concatenate(of_all_processes(probabilities.numpy(), accelerator))
 
 
 @dataclass
@@ -413,9 +422,7 @@ def make_learner(
 def write_samples(folder: Path, index: pd.DataFrame) -> None:
     """Write `samples.parquet`: part and given label of each image, and the true one if known."""
     known = [c for c in ("image_id", "part", "label", "true_label", "is_flipped") if c in index]
-    write_atomically(
-        folder / "samples.parquet", lambda path: index[known].to_parquet(path, index=False)
-    )
+    write_table(folder / "samples.parquet", index[known])
 
 
 def train_epoch(
@@ -520,8 +527,7 @@ def _line(config: RunConfig, progress: Progress) -> str:
 def write_facts(folder: Path, epoch: int, image_ids: np.ndarray, facts: dict) -> None:
     """Write one epoch's facts; `finish` joins the epochs into `naw.parquet`."""
     table = pd.DataFrame({"epoch": np.int16(epoch), "image_id": image_ids, **facts})
-    path = folder / "facts" / f"{epoch:04d}.parquet"
-    write_atomically(path, lambda unfinished: table.to_parquet(unfinished, index=False))
+    write_table(folder / "facts" / f"{epoch:04d}.parquet", table)
 
 
 def finish(
@@ -546,12 +552,10 @@ def finish(
             table = pd.DataFrame(values.numpy(), columns=names, index=columns.index)
             tables.append(pd.concat([columns, table], axis=1).assign(epoch=epoch))
     predictions = pd.concat(tables)
-    write_atomically(
-        folder / "predictions.parquet", lambda path: predictions.to_parquet(path, index=False)
-    )
+    write_table(folder / "predictions.parquet", predictions)
 
     files = [folder / "facts" / f"{epoch:04d}.parquet" for epoch in range(config.epochs)]
-    write_atomically(folder / "naw.parquet", lambda path: _join(files, path))
+    join_tables(folder / "naw.parquet", files)
     _write_weights(folder / "weights.safetensors", learner.model)
     if learner.method.has_own_layers:
         _write_weights(folder / "method.safetensors", learner.method)
@@ -564,13 +568,6 @@ def _remove_what_resumes(folder: Path) -> None:
     shutil.rmtree(folder / "facts", ignore_errors=True)
     for left in [folder / "checkpoint.pt", *folder.glob(".*.unfinished")]:
         left.unlink(missing_ok=True)
-
-
-def _join(files: list[Path], path: Path) -> None:
-    """Write the rows of all files to `path`, with one file at a time in memory."""
-    with pq.ParquetWriter(path, pq.read_schema(files[0])) as writer:
-        for file in files:
-            writer.write_table(pq.read_table(file))
 
 
 def _write_weights(path: Path, module: nn.Module) -> None:

@@ -10,6 +10,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import torch
@@ -21,9 +23,11 @@ from nlalib.runs import (
     _LATER,
     RunConfig,
     environment,
+    join_tables,
     notebook_parameters,
     write_atomically,
     write_json,
+    write_table,
 )
 from nlalib.studies import read_study
 
@@ -357,6 +361,32 @@ def test_failed_write_leaves_the_file_as_it_was(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_joined_tables_have_the_rows_of_all_files_in_order(tmp_path):
+    number = 40_000  # more than is written at a time
+    ids = [f"image {n}" for n in range(number)]
+    table = pd.DataFrame({"image_id": ids, "p": np.arange(number, dtype=np.float32)})
+    tables = [table, table.head(0), table.iloc[::-1]]
+    files = [tmp_path / f"{n}.parquet" for n in range(len(tables))]
+    for file, each in zip(files, tables, strict=True):
+        write_table(file, each)
+    join_tables(tmp_path / "all.parquet", files)
+    expected = pd.concat(tables, ignore_index=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "all.parquet"), expected)
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "all.parquet"])
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+@pytest.mark.parametrize("kept", [0, 3, -10])
+def test_a_table_that_is_cut_off_is_named_with_the_next_step(tmp_path, damaged, kept):
+    files = [tmp_path / "facts" / "1.parquet", tmp_path / "facts" / "2.parquet"]
+    for file in files:
+        write_table(file, pd.DataFrame({"p": [1.0, 2.0]}))
+    files[damaged].write_bytes(files[damaged].read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{files[damaged].name} .*delete {tmp_path} "):
+        join_tables(tmp_path / "all.parquet", files)
+    assert list(tmp_path.iterdir()) == [tmp_path / "facts"]
 
 
 def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
