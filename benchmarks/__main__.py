@@ -15,13 +15,11 @@ import steps
 
 
 def growth(quick: bool) -> None:
-    thousands = (1, 4, 16) if quick else (1, 4, 16, 64)
-    for pixels in (48, 112):
-        numbers = [1000 * thousand for thousand in thousands]
-        numbers += [] if quick or pixels == 48 else [memory.AFFECTNET]
-        memory.growth(pixels, numbers, epochs=3 if quick or pixels == 112 else 6)
-    numbers = [1000 * thousand for thousand in thousands if thousand > 1]
-    memory.growth(48, numbers, epochs=3, network=steps.SMALL)
+    numbers = [1000, 4000, 16_000] + [64_000] * (not quick)
+    rounds = 1 if quick else 3
+    memory.growth(48, numbers, epochs=6, rounds=rounds)
+    memory.growth(48, numbers[1:], epochs=3, network=steps.SMALL, rounds=rounds)
+    memory.growth(112, numbers + [memory.AFFECTNET] * (not quick), epochs=3)
 
 
 BENCHMARKS = {

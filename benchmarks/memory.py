@@ -10,7 +10,7 @@ since the start after each part, as the kernel counts it: `private` (RssAnon: wh
 allocated), `mapped` (RssFile: pages of files, which the kernel takes back at will, the libraries'
 own code among them), and the `peak` of the whole within the part. `resident_peak_mib` is that peak
 of training not as growth but with all that was there before, PyTorch above all. Ratios are to the
-run of the same variant with 4 thousand images. Variants:
+run with 4 thousand images of the same round and variant. Variants:
 
 - `as it is`;
 - `blocks given back`: glibc keeps freed blocks of up to 32 MiB for later, between which the room is
@@ -21,6 +21,7 @@ Files go to the system's temporary folder (`TMPDIR`); 287,401 images of 112 pixe
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -129,7 +130,9 @@ def one_number(
     return result
 
 
-def growth(pixels: int, numbers: list[int], epochs: int, network: str | None = None) -> None:
+def growth(
+    pixels: int, numbers: list[int], epochs: int, network: str | None = None, rounds: int = 1
+) -> None:
     """Measure each number of images in a process of its own; the table is written after each."""
     from measuring import RESULTS, record
 
@@ -138,7 +141,7 @@ def growth(pixels: int, numbers: list[int], epochs: int, network: str | None = N
         root = Path(name) / "images"
         root.mkdir()
         generate(root, max(numbers), pixels)
-        for number in numbers:
+        for turn, number in itertools.product(range(rounds), numbers):
             for variant in variants_of(number, network):
                 command = [sys.executable, __file__, "--pixels", str(pixels)]
                 command += ["--epochs", str(epochs), "--variant", variant]
@@ -148,7 +151,7 @@ def growth(pixels: int, numbers: list[int], epochs: int, network: str | None = N
                 if variant == GIVEN_BACK:
                     environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-                rows.append(json.loads(done.stdout))
+                rows.append({"round": turn, **json.loads(done.stdout)})
                 shutil.rmtree(f"{name}/r")
                 table = with_ratios(rows).assign(pixels=pixels, network=network or "tiny")
                 record(title, table)
@@ -162,11 +165,13 @@ def variants_of(number: int, network: str | None) -> tuple[str, ...]:
 
 
 def with_ratios(rows: list[dict]) -> pd.DataFrame:
-    """Return the rows with each one's ratio to the run of its variant with `BASE` images."""
+    """Return the rows with ratios to the run with `BASE` images of the same round and variant."""
     table = pd.DataFrame(rows)
-    base = table[table["images"] == BASE].set_index("variant")
+    alike = ["round", "variant"]
+    base = table[table["images"] == BASE].set_index(alike)
     for ratio, column in (("time", "epoch_ms_an_image"), ("memory", "resident_peak_mib")):
-        table[f"{ratio}_ratio"] = table[column] / table["variant"].map(base[column])
+        of_base = table[alike].join(base[column], on=alike)[column]
+        table[f"{ratio}_ratio"] = table[column] / of_base
     return table
 
 
@@ -176,7 +181,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
     colours = {AS_IT_IS: "C0", GIVEN_BACK: "C2", KEPT: "C1"}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for variant, rows in table.groupby("variant", sort=False):
+    for (_, variant), rows in table.groupby(["round", "variant"], sort=False):
         thousands, look = rows["images"] / 1000, {"marker": "o", "color": colours[variant]}
         middle, low, high = (
             rows[f"epoch_ms_an_image{end}"] for end in ("", "_lower_quartile", "_upper_quartile")
@@ -187,7 +192,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     left.set(xlabel="images (thousands)", ylabel="ms an image, epochs after the first")
     left.set_ylim(0, None)
     right.set(xlabel="images (thousands)", ylabel="peak growth in training (MiB)")
-    right.legend(frameon=False, fontsize="small")
+    handles = dict(zip(*right.get_legend_handles_labels()[::-1], strict=True))  # each word once
+    right.legend(handles.values(), handles, frameon=False, fontsize="small")
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=112)
     parser.add_argument("--thousands", type=float, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="of all numbers, one after another")
     parser.add_argument("--network", help="the name of a backbone; a tiny one without it")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
@@ -207,7 +214,7 @@ def main() -> None:
         print(json.dumps(one_number(*about)))
         return
     numbers = [round(1000 * thousand) for thousand in given.thousands]
-    growth(given.pixels, numbers, given.epochs, given.network)
+    growth(given.pixels, numbers, given.epochs, given.network, given.rounds)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Memorisation: what is predicted for training images whose label was flipped. Detection: how well a
 score finds those images. Ambiguity: whether a weight follows the annotators' disagreement.
 Minority: how much of the weight goes to classes with less than 1/K of the training labels.
-Disambiguation: how often a method with candidate sets settles for the label.
+Disambiguation: how often a method with candidate sets settles for the label. Relabelling: which
+labels a method replaces, and whether the new ones are the true ones.
 
 All from the augmented image in training mode, just as the loss saw it. A method's own predictions
 count where it records them. Flipped labels are drawn evenly from the other classes, so they carry
@@ -215,6 +216,40 @@ def disambiguation(samples: pd.DataFrame) -> dict[str, float]:
     return values
 
 
+def relabelling(samples: pd.DataFrame) -> dict[str, float]:
+    """Return what a method's own labels are worth that replace given ones.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        `stored_label` (class id, the method's own), `label` (given), and where flipped labels are
+        known `true_label` and `is_flipped`.
+
+    Returns
+    -------
+    dict of float, fractions
+        `relabelled`, of all samples and, where some labels are flipped, `relabelled_flipped` of the
+        flipped and `relabelled_clean` of the others; `relabelled_to_true`, of the relabelled, NaN
+        if none is; `stored_true`, of all samples, beside `given_true`. Empty where the method
+        stores no labels.
+    """
+    if "stored_label" not in samples:
+        return {}
+    changed = samples["stored_label"] != samples["label"]
+    values = {"relabelled": changed.mean()}
+    if not _some_flipped(samples):
+        return values
+    flipped, right = samples["is_flipped"], samples["stored_label"] == samples["true_label"]
+    return {
+        **values,
+        "relabelled_flipped": changed[flipped].mean(),
+        "relabelled_clean": changed[~flipped].mean(),
+        "relabelled_to_true": right[changed].mean(),
+        "stored_true": right.mean(),
+        "given_true": 1 - flipped.mean(),
+    }
+
+
 def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the facts of a finished run over its epochs, one row a number.
 
@@ -260,6 +295,7 @@ def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.
             **ambiguity(of_epoch),
             **minority_shares(of_epoch, config.method),
             **disambiguation(of_epoch),
+            **relabelling(of_epoch),
         }
         rows += [(epoch, metric, float(value)) for metric, value in values.items()]
     return pd.DataFrame(rows, columns=["epoch", "metric", "value"])

@@ -16,6 +16,7 @@ from nlalib.epoch_facts import (
     is_minority,
     memorisation,
     minority_shares,
+    relabelling,
     run_epoch_facts,
     scores,
     study_epoch_facts,
@@ -279,6 +280,34 @@ def test_disambiguation_by_hand():
     assert "disambiguated_true" not in disambiguation(samples.drop(columns="true_label"))
     assert disambiguation(samples.assign(candidates=1)) == {}
     assert disambiguation(samples.drop(columns=["identified", "candidates"])) == {}
+
+
+def test_relabelling_by_hand():
+    samples = pd.DataFrame(
+        {
+            "label": [0, 1, 2, 3, 4, 5],
+            "true_label": [0, 1, 0, 0, 4, 0],
+            "stored_label": [0.0, 2.0, 0.0, 1.0, 4.0, 5.0],
+            "is_flipped": [False, False, True, True, False, True],
+        }
+    )
+    assert relabelling(samples) == pytest.approx(
+        {
+            "relabelled": 3 / 6,
+            "relabelled_flipped": 2 / 3,
+            "relabelled_clean": 1 / 3,
+            "relabelled_to_true": 1 / 3,
+            "stored_true": 3 / 6,
+            "given_true": 3 / 6,
+        }
+    )
+    unknown = samples.drop(columns=["true_label", "is_flipped"])
+    assert relabelling(unknown) == {"relabelled": 3 / 6}
+    assert relabelling(samples.drop(columns="stored_label")) == {}
+    kept = relabelling(samples.assign(stored_label=samples["label"]))
+    assert kept["relabelled"] == 0
+    assert np.isnan(kept["relabelled_to_true"])
+    assert kept["stored_true"] == kept["given_true"] == 3 / 6
 
 
 def test_disambiguation_of_a_run_counts_its_own_candidate_sets(tmp_path, monkeypatch):

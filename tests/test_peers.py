@@ -429,6 +429,7 @@ def test_scn_relabels_a_planted_flip_and_nothing_else():
             assert facts["relabelled"].sum() == 0
     assert torch.equal(method.stored_labels, truth)
     assert facts["relabelled"].nonzero().flatten().tolist() == [6]
+    assert torch.equal(facts["stored_label"], truth.float())
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(6, 2), (8, 2), (40, 10)])

@@ -47,8 +47,9 @@ def rank_regularisation(attention: Tensor, margin: float, high_share: float) -> 
 class SCN(Method):
     """Self-Cure Network.
 
-    Its facts: `attention` (and the same as `weight`, since it scales the logits), `relabelled`
-    (1 where the stored label is no longer the given one), and predictions by its own logits.
+    Its facts: `attention` (and the same as `weight`, since it scales the logits), `stored_label`
+    (a class id) and `relabelled` (1 where that is no longer the given one) as they are after the
+    batch, and predictions by its own logits.
 
     Parameters
     ----------
@@ -87,12 +88,13 @@ class SCN(Method):
         loss = loss + rank_regularisation(attention, self.rank_margin, self.high_share)
         if output.epoch >= self.relabel_from * output.epochs:
             self._relabel(logits.detach(), output.samples)
-        changed = self.stored_labels[output.samples] != output.labels
+        stored = self.stored_labels[output.samples]
         facts = {
             **prediction_facts(logits, output.labels),
             "weight": attention.detach(),
             "attention": attention.detach(),
-            "relabelled": changed.float(),
+            "stored_label": stored.float(),
+            "relabelled": (stored != output.labels).float(),
         }
         return loss, facts
 
