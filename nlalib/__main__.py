@@ -153,6 +153,11 @@ def publish(config: str) -> None:
         if (study.folder / f"{name}.csv").is_file():
             tables[f"{study.name}_{name}"] = _collected(study, name)
             _check_same_runs(study, name, config)
+        elif (ROOT / "results" / f"{study.name}_{name}.csv").is_file():
+            raise FileNotFoundError(
+                f"{study.name}_{name}.csv is published, and would stay of other runs than the "
+                f"rest: run `python -m nlalib robustness {config}` first"
+            )
     for folder in ("results", "figures"):
         (ROOT / folder).mkdir(exist_ok=True)
     for name, table in tables.items():

@@ -24,6 +24,26 @@ def _keep_figures_off_the_screen_and_out_of_the_project(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory):
+    """A function from a configuration to its index and its decoded images."""
+
+    def load(config):
+        # Not above: most tests need none of it.
+        import numpy as np
+
+        from nlalib.datasets import dataset_root, load_dataset
+        from nlalib.images import image_array
+
+        index, _ = load_dataset(config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
+            images = image_array(index, root=dataset_root(config), size=config.image_size)
+            return index, np.array(images)
+
+    return load
+
+
 def pytest_collection_modifyitems(items):
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if marked:

@@ -20,9 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nlalib import launch, training
-from nlalib.datasets import load_dataset
 from nlalib.devices import make_accelerator
-from nlalib.images import image_array
 from nlalib.models import BACKBONES, Representation
 from nlalib.paths import ROOT
 from nlalib.runs import RunConfig
@@ -57,11 +55,9 @@ class Plain(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    index, _ = load_dataset(TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return index, np.array(image_array(index, root=Path("nowhere"), size=TINY.image_size))
+def data(loaded):
+    """The index and the decoded images of the tiny run."""
+    return loaded(TINY)
 
 
 def train_as(rank: int, processes: int, port: int, runs: Path, config: RunConfig, data) -> None:

@@ -265,3 +265,9 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
     rows[rows["run_id"] == TINY.run_id].to_csv(stale, index=False)
     with pytest.raises(ValueError, match="other runs than results"):
         command_line.publish(str(path))
+    # And a published table that was not made again is not left beside newer ones.
+    stale.unlink()
+    (tmp_path / "results" / "tiny.csv").write_text("older")
+    with pytest.raises(FileNotFoundError, match=r"tiny_calibration\.csv is published.*robustness"):
+        command_line.publish(str(path))
+    assert (tmp_path / "results" / "tiny.csv").read_text() == "older"

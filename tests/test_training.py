@@ -24,8 +24,6 @@ from torch import nn
 
 from nlalib import training
 from nlalib.augmentation import normalise
-from nlalib.datasets import load_dataset
-from nlalib.images import image_array
 from nlalib.labels import expressions
 from nlalib.methods import Method, make_method, register
 from nlalib.methods.base import METHODS
@@ -63,12 +61,9 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(loaded):
     """The index and the decoded images of the tiny run."""
-    index, _ = load_dataset(TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return index, np.array(image_array(index, root=Path("nowhere"), size=TINY.image_size))
+    return loaded(TINY)
 
 
 @pytest.fixture
