@@ -12,7 +12,7 @@ robustness CONFIG
 scores RUN_ID    write what a finished run makes of its training images, for candidate sets
 leakage CONFIG   write how much finished runs owe to test images that they trained on
 audit DATASET    compare an unpacked set with what is published (audit --help says more)
-readme           write the headline table of results/ into README.md
+readme           write the tables of README.md, from those of results/
 align DATASET    align all faces of a set into a folder (`align --help`)
 """
 
@@ -38,17 +38,17 @@ from nlalib.tables import (
     PRETRAINING_TABLE,
     SIDE_TABLES,
     difference_in_words,
+    difference_table,
     headline,
     markdown,
     read_table,
     study_table,
 )
 
-_BEGIN, _END = "<!-- headline table: made by `make readme` -->", "<!-- end of headline table -->"
-
-
 # Whose tables the README shows; those of the grids are long, and read in their notebooks.
 README_STUDIES = ("embedded", "ferplus_small")
+# And those from which it shows how far NLA is from its reference.
+COMPARED_STUDIES = (*README_STUDIES, "noise", "imbalance", "noise_networks")
 
 
 def check(config: str) -> None:
@@ -188,15 +188,38 @@ def headline_section() -> str:
     return "\n\n".join(parts)
 
 
+def differences_section() -> str:
+    """Return NLA's differences to its reference in `COMPARED_STUDIES`, as Markdown."""
+    parts = []
+    for name in COMPARED_STUDIES:
+        path = ROOT / "results" / f"{name}_differences.csv"
+        if path.is_file():
+            parts.append(difference_table(read_table(path), "nla").assign(study=name))
+    if not parts:
+        raise FileNotFoundError("no differences in results/; publish a finished study first")
+    return markdown(pd.concat(parts))
+
+
+README_SECTIONS = {"headline table": headline_section, "differences": differences_section}
+
+
+def readme_marks(section: str) -> tuple[str, str]:
+    """Return what stands before and behind a section of README.md."""
+    return f"<!-- {section}: made by `make readme` -->", f"<!-- end of {section} -->"
+
+
 def readme() -> None:
-    """Write the headline table into README.md, between its two marks."""
+    """Write `README_SECTIONS` into README.md, each between its two marks."""
     path = ROOT / "README.md"
     text = path.read_text()
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end or text.count(_BEGIN) + text.count(_END) > 2:
-        raise ValueError(f"README.md must hold once, in this order, {_BEGIN} and {_END}")
-    path.write_text(f"{before}{_BEGIN}\n\n{headline_section()}\n\n{_END}{after}")
+    for name, section in README_SECTIONS.items():
+        first, last = readme_marks(name)
+        before, begin, rest = text.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end or text.count(first) + text.count(last) > 2:
+            raise ValueError(f"README.md must hold once, in this order, {first} and {last}")
+        text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
+    path.write_text(text)
 
 
 def scores(run_id: str) -> None:

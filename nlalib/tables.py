@@ -187,13 +187,46 @@ def setting_in_words(row: pd.Series) -> str:
 def difference_in_words(row: pd.Series) -> str:
     """Return one comparison of `nlalib.comparisons` as a line, in points."""
     name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
-    points = [
-        f"{100 * row['difference']:+.1f}",
-        f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]",
-        f"[{100 * row['images_low']:+.1f}, {100 * row['images_high']:+.1f}]",
-    ]
     metric = row["metric"].replace("_", " ")
-    return f"{name} - {row['reference']}, {metric}: {' '.join(points)}, n = {row['n']}"
+    return f"{name} - {row['reference']}, {metric}: {_in_points(row)}, n = {row['n']}"
+
+
+def difference_table(differences: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Return how far `method` is from its reference at the last epoch, one row a setting, in words.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        As `nlalib.comparisons.study_differences` returns, of one study.
+    method : str
+    """
+    rows = differences[(differences["selection"] == "last") & (differences["method"] == method)]
+    of_setting = [*SETTING, "reference", "n"]
+    table = []
+    for key, both in rows.groupby(of_setting, sort=False, dropna=False):
+        setting = pd.Series(dict(zip(of_setting, key, strict=True)))
+        accuracies = both.set_index("metric")
+        table.append(
+            {
+                "difference": f"{method} - {setting['reference']}",
+                "data set": setting["dataset"],
+                "setting": setting_in_words(setting),
+                "network": setting["backbone"],
+                "overall accuracy": _in_points(accuracies.loc["overall_accuracy"]),
+                "mean accuracy": _in_points(accuracies.loc["mean_accuracy"]),
+                "seeds": setting["n"],
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _in_points(row: pd.Series) -> str:
+    """Return a difference with its intervals, over seeds (if several) and over test images."""
+    words = [f"{100 * row['difference']:+.1f}"]
+    for low, high in (("low", "high"), ("images_low", "images_high")):
+        if not np.isnan(row[low]):
+            words.append(f"[{100 * row[low]:+.1f}, {100 * row[high]:+.1f}]")
+    return " ".join(words)
 
 
 def percent(mean: float, deviation: float) -> str:

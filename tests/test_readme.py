@@ -3,14 +3,17 @@
 import re
 from pathlib import Path
 
-from nlalib.__main__ import headline_section
+import pytest
+
+from nlalib.__main__ import README_SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_headline_table_is_made_from_the_committed_results():
-    assert headline_section() in README, "run `make readme` and commit"
+@pytest.mark.parametrize("name", README_SECTIONS)
+def test_tables_are_made_from_the_committed_results(name):
+    assert README_SECTIONS[name]() in README, "run `make readme` and commit"
 
 
 def test_linked_files_are_there():

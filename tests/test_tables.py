@@ -13,6 +13,7 @@ from nlalib.tables import (
     COLUMNS,
     SETTING,
     difference_in_words,
+    difference_table,
     headline,
     markdown,
     percent,
@@ -221,13 +222,55 @@ def test_setting_is_told_in_words():
     assert set(headline(plain)["setting"]) == {""}
 
 
+def differences_of(method: str, noise_rate: float, accuracies: list, **other) -> list[dict]:
+    """Return rows of a table of differences, as many points as given, one point either way."""
+    row = {**dict.fromkeys(SETTING, ""), "noise_rate": noise_rate, "imbalance_factor": 1.0, "n": 3}
+    row |= {"dataset": "rendered", "backbone": "small"}
+    row |= {"method": method, "reference": "ce", "selection": "last", **other}
+    rows = []
+    for metric, points in accuracies:
+        value = points / 100
+        seeds = {"difference": value, "low": value - 0.01, "high": value + 0.01}
+        images = {"images_low": value - 0.005, "images_high": value + 0.005}
+        rows.append({**row, "metric": metric, **seeds, **images, **other})
+    return rows
+
+
 def test_difference_in_words():
-    row = {**dict.fromkeys(SETTING, ""), "noise_rate": 0.1, "imbalance_factor": 1.0, "n": 3}
-    row |= {"method": "nla", "reference": "ce", "metric": "mean_accuracy", "difference": -0.0123}
-    row |= {"low": -0.05, "high": 0.02, "images_low": -0.021, "images_high": -0.001}
+    row = differences_of("nla", 0.1, [("mean_accuracy", -1.2)])[0]
     assert difference_in_words(pd.Series(row)) == (
-        "nla, noise 10% - ce, mean accuracy: -1.2 [-5.0, +2.0] [-2.1, -0.1], n = 3"
+        "nla, noise 10% - ce, mean accuracy: -1.2 [-2.2, -0.2] [-1.7, -0.7], n = 3"
     )
+
+
+def test_differences_of_a_method_as_a_table():
+    accuracies = [("overall_accuracy", -1.2), ("mean_accuracy", 3)]
+    one_seed = {"n": 1, "low": float("nan"), "high": float("nan"), "settings": "precision=bf16"}
+    rows = differences_of("nla", 0.1, accuracies)
+    rows += differences_of("scn", 0.1, accuracies)
+    rows += differences_of("nla", 0.1, accuracies, selection="best_validation")
+    rows += differences_of("nla", 0.2, accuracies, **one_seed)
+    table = difference_table(pd.DataFrame(rows), "nla")
+    assert table.to_dict("records") == [
+        {
+            "difference": "nla - ce",
+            "data set": "rendered",
+            "setting": "noise 10%",
+            "network": "small",
+            "overall accuracy": "-1.2 [-2.2, -0.2] [-1.7, -0.7]",
+            "mean accuracy": "+3.0 [+2.0, +4.0] [+2.5, +3.5]",
+            "seeds": 3,
+        },
+        {
+            "difference": "nla - ce",
+            "data set": "rendered",
+            "setting": "noise 20%, precision=bf16",
+            "network": "small",
+            "overall accuracy": "-1.2 [-1.7, -0.7]",  # over test images
+            "mean accuracy": "+3.0 [+2.5, +3.5]",
+            "seeds": 1,
+        },
+    ]
 
 
 def test_markdown_of_a_table():
@@ -251,6 +294,7 @@ def project(tmp_path, monkeypatch, runs):
     """A project's root of its own; returns a function that runs one command there."""
     monkeypatch.setattr(command_line, "ROOT", tmp_path)
     monkeypatch.setattr(command_line, "README_STUDIES", ("tiny",))
+    monkeypatch.setattr(command_line, "COMPARED_STUDIES", ("tiny",))
     (tmp_path / "tiny.yaml").write_text(STUDY)
 
     def run(*words: str) -> int:
@@ -307,41 +351,68 @@ def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     assert not (root / "results" / "tiny.csv").exists()
 
 
-BEGIN, END = command_line._BEGIN, command_line._END
+HEADLINE, HEADLINE_END = command_line.readme_marks("headline table")
+DIFFERENCES, DIFFERENCES_END = command_line.readme_marks("differences")
+BOTH = f"{HEADLINE}{HEADLINE_END} {DIFFERENCES}{DIFFERENCES_END}"
 
 
-def test_readme_changes_between_its_marks_alone(project):
+@pytest.fixture
+def published(project):
+    """The project with a published study."""
     root, run = project
     (root / "results").mkdir()
     RESULTS.to_csv(root / "results" / "tiny.csv", index=False)
-    before, after = "# Title\n\ntext | with | bars\n\n", "\n\n## More\nlast line without end"
-    (root / "README.md").write_text(f"{before}{BEGIN}\nold table\n{END}{after}")
+    differences = differences_of("nla", 0.1, [("overall_accuracy", -1), ("mean_accuracy", 2)])
+    pd.DataFrame(differences).to_csv(root / "results" / "tiny_differences.csv", index=False)
+    return root, run
+
+
+def test_readme_changes_between_its_marks_alone(published):
+    root, run = published
+    before, between = "# Title\n\ntext | with | bars\n\n", "\n\nand the differences\n\n"
+    after = "\n\n## More\nlast line without end"
+    (root / "README.md").write_text(
+        f"{before}{HEADLINE}\nold table\n{HEADLINE_END}{between}"
+        f"{DIFFERENCES}\nold table\n{DIFFERENCES_END}{after}"
+    )
     assert run("readme") == 0
     first = (root / "README.md").read_text()
-    assert first.startswith(f"{before}{BEGIN}\n")
-    assert first.endswith(f"\n{END}{after}")
+    assert first.startswith(f"{before}{HEADLINE}\n")
+    assert f"\n{HEADLINE_END}{between}{DIFFERENCES}\n" in first
+    assert first.endswith(f"\n{DIFFERENCES_END}{after}")
     assert "old table" not in first
-    assert "73.0 ± 3.6" in first
-    assert "| tiny |" in first
+    assert "73.0 ± 3.6" in first.partition(between)[0]
+    assert "-1.0 [-2.0, +0.0]" in first.partition(between)[2]
+    assert first.count("| tiny |") == 6 + 1
     assert run("readme") == 0
     assert (root / "README.md").read_text() == first
 
 
 @pytest.mark.parametrize(
-    "text", ["no marks", BEGIN, END, f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}"], ids=repr
-)
-def test_readme_without_its_marks_is_left_alone(project, capsys, text):
-    root, run = project
-    (root / "results").mkdir()
-    RESULTS.to_csv(root / "results" / "tiny.csv", index=False)
+    "text",
+    ["no marks", BOTH.replace(HEADLINE, ""), BOTH.replace(DIFFERENCES_END, ""), BOTH + BOTH,
+     f"{DIFFERENCES_END}{DIFFERENCES}{HEADLINE}{HEADLINE_END}"],
+    ids=repr,
+)  # fmt: skip
+def test_readme_without_its_marks_is_left_alone(published, capsys, text):
+    root, run = published
     (root / "README.md").write_text(text)
     assert run("readme") == 1
     assert "README.md must hold once, in this order" in capsys.readouterr().err
     assert (root / "README.md").read_text() == text
 
 
-def test_readme_without_published_results(project, capsys):
-    root, run = project
-    (root / "README.md").write_text(f"{BEGIN}{END}")
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        ("tiny.csv", "no table in results/; publish a finished study first"),
+        ("tiny_differences.csv", "no differences in results/; publish a finished study first"),
+    ],
+)
+def test_readme_without_published_results(published, capsys, removed, message):
+    root, run = published
+    (root / "README.md").write_text(BOTH)
+    (root / "results" / removed).unlink()
     assert run("readme") == 1
-    assert "no table in results/; publish a finished study first" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert (root / "README.md").read_text() == BOTH
