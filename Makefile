@@ -44,7 +44,7 @@ study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.
 publish: $(VENV)/.installed  ## copy a finished study's table and figures to results/ and figures/
 	@$(IN_VENV) python -m nlalib publish $(CONFIG)
 
-readme: $(VENV)/.installed  ## write the headline table of results/ into README.md
+readme: $(VENV)/.installed  ## write the tables of README.md, from those of results/
 	@$(IN_VENV) python -m nlalib readme
 
 # The notebooks' part runs on the CPU, as the committed outputs do, and writes figures and decoded

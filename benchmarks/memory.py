@@ -3,14 +3,17 @@
 python benchmarks/memory.py [--pixels 112] [--thousands 1 4 16 64] [--network NAME]
 
 Generated JPEGs are indexed, decoded into the stored array and trained on, each number in a fresh
-process, through the library's own functions. The network is a tiny one, as the subject is what
-surrounds it, unless one is named. Reported are milliseconds an image of the epochs after the first
-(median and quartiles; the wall clock, evaluation and checkpoint included) and, in MiB, the growth
-since the start after each part, as the kernel counts it: `private` (RssAnon: what the process
-allocated), `mapped` (RssFile: pages of files, which the kernel takes back at will, the libraries'
-own code among them), and the `peak` of the whole within the part. `resident_peak_mib` is that peak
-of training not as growth but with all that was there before, PyTorch above all. Ratios are to the
-run with 4 thousand images of the same round and variant. Variants:
+process, through the library's own functions; decoded by the first process that wants that number,
+and found by those of other variants and rounds. The network is a tiny one, as the subject is what
+surrounds it, unless one is named.
+
+Reported are milliseconds an image of the epochs after the first (median and quartiles; by the wall
+clock, with the evaluation, without the writing of facts and checkpoint after it) and, in MiB, the
+growth since the start after each part, as the kernel counts it: `private` (RssAnon: what the
+process allocated), `mapped` (RssFile: pages of files, which the kernel takes back at will, the
+libraries' own code among them), and the `peak` of the whole within the part. `resident_peak_mib` is
+that peak of training not as growth but with all that was there before, PyTorch above all. Ratios
+are to the run with 4 thousand images of the same round and variant. Variants:
 
 - `as it is`;
 - `blocks given back`: glibc keeps freed blocks of up to 32 MiB for later, between which the room is

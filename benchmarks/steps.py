@@ -72,9 +72,12 @@ def bare_step(
     views = torch.randn(2 * batch, 3, config.image_size, config.image_size)
     views = views.to(accelerator.device, memory_format=memory_format)
     labels = labels_of(batch).to(accelerator.device)
+    # Not `accelerator.autocast`, which follows the precision of the accelerator made last.
+    in_bf16 = config.precision == "bf16"
+    kind = accelerator.device.type
 
     def step():
-        with accelerator.autocast():
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=in_bf16):
             logits = model(views).logits[:batch].float()
         loss = functional.cross_entropy(logits, labels)
         if backward:
@@ -169,7 +172,9 @@ def cost_of_the_facts(quick: bool) -> None:
     for network, batch in ((SMALL, 32), ("resnet18_narrow16", 64)):
         config = replace(CONFIG, backbone=network, batch_size=batch)
         step = our_step(config, random_images(batch, 48))
-        logits, labels, kept = torch.randn(batch, 7), labels_of(batch), []
+        device = make_accelerator(config.device, config.precision).device
+        logits, labels = torch.randn(batch, 7).to(device), labels_of(batch).to(device)
+        kept = []
 
         def facts(logits=logits, labels=labels, kept=kept):
             for _ in range(20):

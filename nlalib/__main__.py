@@ -261,7 +261,7 @@ def main() -> int:
             readme()
         else:
             COMMANDS[arguments.command](arguments.config)
-    except (FileNotFoundError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -218,6 +218,28 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def certainty(row, level: float = 0.05) -> str:
+    """Return how sure a difference is: "holds", "hint" or "not told apart".
+
+    It is a hint if the interval over seeds and that over test images, where there is one, leave out
+    zero on the same side, and holds if the p-values corrected for many comparisons are below
+    `level` too. None of the three words is about the difference's size.
+
+    Parameters
+    ----------
+    row
+        With attributes `low`, `high` and `p_seeds_holm` (over seeds), `images_low`, `images_high`
+        and `p_images_holm` (over test images): floats, NaN where one was not taken. Without an
+        interval over seeds nothing is told apart.
+    level : float
+    """
+    bounds = np.array([row.low, row.high, row.images_low, row.images_high], dtype=np.float64)
+    sides = np.sign(bounds[~np.isnan(bounds)])
+    if np.isnan(row.low) or sides[0] == 0 or not (sides == sides[0]).all():
+        return "not told apart"
+    return "holds" if np.nanmax([row.p_seeds_holm, row.p_images_holm]) < level else "hint"
+
+
 def hits_on_test(config: RunConfig, selection: str) -> pd.DataFrame:
     """Return of each test image of a finished run its label and whether it is predicted right.
 

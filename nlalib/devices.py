@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 from torch import nn
 
+# What `deterministic_algorithms` needs of cuBLAS, which reads it once, at its first use.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -45,6 +47,8 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
     RuntimeError
         If "cuda" is asked for and there is none, or if the program was started as another number
         of processes than `processes`, or as more than there are devices.
+    ValueError
+        If "fp16" is asked for without a GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
@@ -61,17 +65,25 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
             "start one a device, or set device to 'cpu'"
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
-    return Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
+    try:
+        return Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
+    except ValueError as error:
+        if precision != "fp16":
+            raise
+        raise ValueError(
+            f"precision is 'fp16', which needs a GPU ({error}); use 'bf16' or 'fp32'"
+        ) from error
 
 
 def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_layers: bool):
-    """Return the learner made ready for several processes; unchanged for one.
+    """Return the learner made ready for the processes that there are.
 
     `own_layers` tells whether the method has parameters, which may be idle in some epochs.
     """
-    if accelerator.num_processes > 1:
-        if accelerator.device.type != "cpu":
-            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+    if accelerator.num_processes > 1 and accelerator.device.type != "cpu":
+        learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)
+    # Also a single process, if torchrun has started it, is wrapped by Accelerate.
+    if accelerator.distributed_type != DistributedType.NO:
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=own_layers)
     return learner
 
@@ -105,7 +117,6 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     before = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     searches = torch.backends.cudnn.benchmark

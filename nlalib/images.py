@@ -116,15 +116,17 @@ def image_array(
     shape = (len(index), size, size, 3)
     path = folder / f"{_digest(index, root, size)}.npy"
     if _damage(path, shape):
-        with writing(folder, needed=int(np.prod(shape))):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with _unfinished(path) as file:
-                # Looked at again: another process may have built it until now.
+                # Looked at again: another process may have built it until now. And only now at
+                # the room: what others have left behind is gone, and what they build is built.
                 if damage := _damage(path, shape):
                     if report and path.exists():
                         report(f"decoding anew, as the stored images are {damage}")
-                    _write(file, _decoded(index, root, size, report), shape)
-                    Path(file.name).replace(path)
+                    with writing(folder, needed=int(np.prod(shape))):
+                        _write(file, _decoded(index, root, size, report), shape)
+                        Path(file.name).replace(path)
     return np.load(path, mmap_mode="r")
 
 
@@ -236,11 +238,15 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
             if os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
                 break
         file.close()  # the one before has renamed or removed it while this one waited
-    with file:
-        try:
-            yield file
-        finally:
-            unfinished.unlink(missing_ok=True)
+    try:
+        yield file
+    except BaseException:
+        unfinished.unlink(missing_ok=True)  # while it is locked
+        with suppress(OSError):  # what is left to write finds no room either
+            file.close()
+        raise
+    unfinished.unlink(missing_ok=True)
+    file.close()
 
 
 def _decoded(

@@ -43,6 +43,7 @@ from nlalib.training import (
     make_accelerator,
     optimization_state,
     read_checkpoint,
+    remove_what_resumes,
     to_tensor,
 )
 from nlalib.vision_transformer import VIT_SIZES, FaceTransformer, build_vit
@@ -121,7 +122,7 @@ class PretrainConfig(Parameters):
     def identity(self) -> dict:
         """What changes the result: the parameters without places and devices."""
         kept = {name: v for name, v in asdict(self).items() if name not in _NOT_IDENTITY}
-        return {**kept, "results_version": RESULTS_VERSION}
+        return {**kept, **self.of_aligned_images, "results_version": RESULTS_VERSION}
 
     @property
     def label(self) -> str:
@@ -280,6 +281,7 @@ def pretrain(
     with locked(config.folder):
         if config.is_done:
             report(f"already done: {config.run_id}")
+            remove_what_resumes(config.folder)  # where a kill came just after `done`
         else:
             _pretrain(config, index, images, report)
     return config.folder
@@ -416,6 +418,4 @@ def _finish(config: PretrainConfig, rows: list[dict], autoencoder: MaskedAutoenc
             folder / f"{file}.safetensors", lambda path, content=content: save_file(content, path)
         )
     write_json(folder / "done", {"run_id": config.run_id, "seconds": float(timing.seconds.sum())})
-    (folder / "checkpoint.pt").unlink()
-    for left_by_a_kill in folder.glob(".*.unfinished"):
-        left_by_a_kill.unlink()
+    remove_what_resumes(folder)

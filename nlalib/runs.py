@@ -1,10 +1,12 @@
 """A training run: its typed parameters, its identity, and the folder it leaves behind.
 
 A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
-epoch), `timing.csv`, `samples.parquet` (part, given and true label of each image),
+epoch), `timing.csv` (seconds of training and evaluation, without those of writing),
+`samples.parquet` (part, given and true label of each image),
 `predictions.parquet` (of the selected epochs), `naw.parquet` (facts of each training image at each
 epoch; NLA's True case is where p_gt >= p_nn), `weights.safetensors` (last epoch),
 `method.safetensors` (of a method with a head of its own), `notebook.ipynb`, and last of all `done`.
+A study adds `executed`, when the run's notebook has run to its end.
 """
 
 import difflib
@@ -72,8 +74,9 @@ _ROWS_OF_A_GROUP = 16_384
 class Parameters:
     """What the kinds of runs share: checked parameters, and a folder that is named by them.
 
-    Base of frozen dataclasses with the field `dataset`, and with two properties: `identity`, a
-    dict of what changes the result, and `label`, what stands in the run's name for people.
+    Base of frozen dataclasses with the fields `dataset` and `data_root`, and with two properties:
+    `identity`, a dict of what changes the result, and `label`, what stands in the run's name for
+    people.
     """
 
     def check_types(self) -> None:
@@ -99,6 +102,12 @@ class Parameters:
     def folder(self) -> Path:
         """The run's folder."""
         return runs_folder() / self.run_id
+
+    @property
+    def of_aligned_images(self) -> dict:
+        """What the identity holds of aligned images: another folder is no other run, they are."""
+        settings = alignment_settings(resolve(self.data_root or f"data/{self.dataset}"))
+        return {} if settings is None else {"alignment": settings}
 
     @property
     def is_done(self) -> bool:
@@ -185,6 +194,12 @@ class RunConfig(Parameters):
                 f"processes is {self.processes}, but method {self.method!r} remembers something of "
                 "each sample, which one process would not tell the others; leave it at 1"
             )
+        if self.processes > 1 and method.sums_over_batch:
+            raise ValueError(
+                f"processes is {self.processes}, but the released consistency of method "
+                f"{self.method!r} is a sum over the batch, of which each process would see a part; "
+                "leave it at 1"
+            )
         if self.batch_size < 2 * self.processes:
             raise ValueError(
                 f"batch_size is {self.batch_size} for {self.processes} processes; batch "
@@ -264,10 +279,7 @@ class RunConfig(Parameters):
             kept["labels"] = file_digest(resolve(self.label_file))
         if self.candidate_scores:
             kept["scores"] = file_digest(resolve(self.candidate_scores))
-        # Another folder is no other run, but images that were aligned are other images.
-        aligned = alignment_settings(resolve(self.data_root or f"data/{self.dataset}"))
-        if aligned is not None:
-            kept["alignment"] = aligned
+        kept |= self.of_aligned_images
         weights = self.initialisation.rpartition("@")[2]
         return {**kept, "initialisation": weights, "results_version": RESULTS_VERSION}
 
@@ -300,7 +312,7 @@ def read_config(folder: Path) -> RunConfig:
         If there is no such run, or it is not done; the message names some that are.
     """
     if not (folder / "done").is_file() or not (folder / "config.json").is_file():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/done"))
+        known = sorted(path.parent.name for path in runs_folder().glob("*/done"))
         some = ", ".join(known[:3]) + f" and {len(known) - 3} more" * (len(known) > 3)
         raise FileNotFoundError(f"no finished run at {folder}; finished are {some or 'none'}")
     parameters = json.loads((folder / "config.json").read_text())

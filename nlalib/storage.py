@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+
+class _Told(OSError):
+    """An error that names the path and the next step already."""
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 # A writer that gives no error number (torch.save, safetensors) met a full disk if this is left.
@@ -34,19 +39,21 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
         if needed > free_bytes(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
+    except _Told:
+        raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         free = free_bytes(path)
         if number in _FULL or (number is None and free < _NEXT_TO_NOTHING):
             wanted = f"{needed:,} bytes are needed and " if needed else ""
-            raise OSError(
+            raise _Told(
                 number or errno.ENOSPC,
                 f"no room to write {path}: {wanted}{free:,} bytes are free ({error}). Free some, "
                 "or name a folder on another disk by NLA_RUNS (runs) or NLA_CACHE (decoded "
                 "images), and start again: what was finished before is whole",
             ) from error
         if number in _REFUSED:
-            raise OSError(
+            raise _Told(
                 number,
                 f"{path} cannot be written ({error.strerror}). Change its owner or mode, or name "
                 "another folder by NLA_RUNS (runs) or NLA_CACHE (decoded images)",

@@ -103,6 +103,8 @@ def read_study(path: str | Path) -> Study:
         notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
         there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
         refuse_unknown(notebooks, there, "notebook")
+        if not content["references"]:
+            raise ValueError("references is empty; name the method that others are compared with")
         refuse_unknown(content["references"], list(METHODS), "method in references")
         pretraining = _pretraining(content["pretraining"])
         configs = [_run(given, pretraining) for given in _combinations(content)]

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import struct
 import time
 import zipfile
 from collections.abc import Callable
@@ -236,7 +237,7 @@ def train(
     if config.is_done:
         report(f"already done: {config.run_id}")
         if is_first_process():
-            _remove_what_resumes(folder)  # where a kill came just after `done`
+            remove_what_resumes(folder)  # where a kill came just after `done`
     elif config.processes > 1 and started_processes() == 1:
         from nlalib.launch import train_in_processes  # which itself calls this function
 
@@ -374,9 +375,14 @@ def read_checkpoint(path: Path, config: Parameters, part: str = "progress") -> d
     remedy = f"delete {path} to begin the run anew"
     if not zipfile.is_zipfile(path):  # which torch.save writes, with its directory at the end
         raise ValueError(f"{path.name} of {config.run_id} is cut off or of another kind: {remedy}")
-    with zipfile.ZipFile(path) as archive:
-        # PyTorch reads tensors without a look at their check sums.
-        damaged = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch reads tensors without a look at their check sums.
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(
+            f"{path.name} of {config.run_id} is damaged ({error}): {remedy}"
+        ) from error
     if damaged:
         raise ValueError(f"{path.name} of {config.run_id} is damaged in {damaged}: {remedy}")
     try:
@@ -560,10 +566,10 @@ def finish(
     if learner.method.has_own_layers:
         _write_weights(folder / "method.safetensors", learner.method)
     write_json(folder / "done", {"run_id": config.run_id, "seconds": sum(progress.seconds)})
-    _remove_what_resumes(folder)
+    remove_what_resumes(folder)
 
 
-def _remove_what_resumes(folder: Path) -> None:
+def remove_what_resumes(folder: Path) -> None:
     """Remove from a finished run's folder what only a resumption needs."""
     shutil.rmtree(folder / "facts", ignore_errors=True)
     for left in [folder / "checkpoint.pt", *folder.glob(".*.unfinished")]:

@@ -14,6 +14,7 @@ from nlalib.comparisons import (
     COLUMNS,
     bootstrap_differences,
     bootstrap_interval,
+    certainty,
     detectable_difference,
     hits_on_test,
     holm,
@@ -293,3 +294,36 @@ def test_study_without_the_reference_has_no_rows(runs):
     table = study_differences(study_of(nla))
     assert list(table.columns) == COLUMNS
     assert table.empty
+
+
+NOT_TAKEN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "p_values", "expected"),
+    [
+        ((0.1, 0.3), (0.15, 0.25), (0.01, 0.02), "holds"),
+        ((-0.3, -0.1), (-0.25, -0.15), (0.01, 0.02), "holds"),
+        ((0.1, 0.3), (0.15, 0.25), (0.06, 0.02), "hint"),
+        ((0.1, 0.3), (0.15, 0.25), (0.01, 0.06), "hint"),
+        ((0.1, 0.3), (-0.01, 0.25), (0.01, 0.02), "not told apart"),
+        ((-0.1, 0.3), (0.15, 0.25), (0.01, 0.02), "not told apart"),
+        ((0.1, 0.3), (-0.25, -0.15), (0.01, 0.02), "not told apart"),
+        ((0.0, 0.3), (0.15, 0.25), (0.01, 0.02), "not told apart"),
+        ((0.0, 0.0), (0.0, 0.0), (1.0, 1.0), "not told apart"),
+        # Measures without a bootstrap, and a single seed.
+        ((0.1, 0.3), (NOT_TAKEN, NOT_TAKEN), (0.01, NOT_TAKEN), "holds"),
+        ((0.1, 0.3), (NOT_TAKEN, NOT_TAKEN), (0.06, NOT_TAKEN), "hint"),
+        ((NOT_TAKEN, NOT_TAKEN), (0.15, 0.25), (NOT_TAKEN, 0.001), "not told apart"),
+    ],
+)
+def test_certainty_wants_both_intervals_and_both_p_values(seeds, images, p_values, expected):
+    names = ("low", "high", "images_low", "images_high", "p_seeds_holm", "p_images_holm")
+    row = pd.Series(dict(zip(names, (*seeds, *images, *p_values), strict=True)))
+    assert certainty(row) == expected
+
+
+def test_certainty_is_a_matter_of_the_level():
+    row = pd.Series({"low": 0.1, "high": 0.3, "images_low": 0.1, "images_high": 0.3})
+    row = pd.concat([row, pd.Series({"p_seeds_holm": 0.07, "p_images_holm": 0.02})])
+    assert [certainty(row, level) for level in (0.05, 0.1)] == ["hint", "holds"]

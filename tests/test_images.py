@@ -214,6 +214,24 @@ def test_full_disk_is_said_before_the_first_image_is_decoded(root, cache, monkey
     assert [path.name for path in cache.iterdir()] == [Path(sound.filename).name]
 
 
+def test_what_a_killed_builder_left_counts_as_room(root, cache, monkeypatch):
+    cache.mkdir(exist_ok=True)
+    left = cache / f"{'0' * 24}.unfinished"
+    left.write_bytes(b"half an array")
+    monkeypatch.setattr(
+        "nlalib.storage.free_bytes", lambda path: 5000 if left.exists() else 100_000
+    )
+    assert image_array(index_of(PATHS), root=root, size=SIZE).shape[0] == len(PATHS)
+    assert not left.exists()
+
+
+def test_room_is_told_once(root, cache, monkeypatch):
+    monkeypatch.setattr("nlalib.storage.free_bytes", lambda path: 5000)
+    with pytest.raises(OSError, match="no room to write") as told:
+        image_array(index_of(PATHS), root=root, size=SIZE)
+    assert str(told.value).count("no room to write") == 1
+
+
 def test_disk_that_fills_up_meanwhile_is_said_and_leaves_the_stored_arrays(root, cache):
     """A limit on the size of files stops the writing halfway; the error comes from the system."""
     sound = Path(image_array(index_of(PATHS[:1]), root=root, size=SIZE).filename)

@@ -38,6 +38,7 @@ from nlalib.masked_pretraining import (
 from nlalib.models import build_model, load_backbone
 from nlalib.paths import ROOT
 from nlalib.probing import accuracy_difference, frozen_features, linear_probe, probe_encoder
+from nlalib.readers import SETTINGS_FILE
 from nlalib.vision_transformer import FaceTransformer
 
 TINY_SIZE = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "heads": 2}
@@ -405,6 +406,17 @@ def test_places_devices_and_the_probe_do_not_change_the_id():
     elsewhere = {"data_root": "elsewhere", "device": "cpu", "test_images": 401}
     assert replace(PretrainConfig(), **elsewhere).run_id == PretrainConfig().run_id
     assert {*CHANGES, *elsewhere} == {parameter.name for parameter in fields(PretrainConfig)}
+
+
+def test_aligned_images_are_other_images(tmp_path):
+    """As for training runs: where they lie does not matter, how they were aligned does."""
+    ids = {}
+    for name, settings in {"one": '{"size": 48}', "moved": '{"size": 48}', "other": "{}"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SETTINGS_FILE).write_text(settings)
+        ids[name] = replace(PretrainConfig(), data_root=str(tmp_path / name)).run_id
+    assert ids["one"] == ids["moved"]
+    assert len({PretrainConfig().run_id, *ids.values()}) == 3
 
 
 def test_images_do_not_depend_on_the_number_of_test_images(tiny):

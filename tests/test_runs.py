@@ -188,6 +188,19 @@ def test_noise_reaches_sets_that_are_made_of_the_given_labels():
 def test_processes_that_could_not_share_the_work_are_refused():
     with pytest.raises(ValueError, match="method 'scn' remembers something of each sample"):
         RunConfig(method="scn", processes=2)
+    summed = [
+        ("nla", {"variant": "released_2025_05"}),
+        ("nla", {"consistency": "released"}),
+        ("nla", {"variant": "v_naw", "detached": True}),
+        ("nla_soft", {"variant": "v_naw"}),
+    ]
+    for method, settings in summed:
+        with pytest.raises(ValueError, match=f"consistency of method '{method}' is a sum"):
+            RunConfig(method=method, method_settings=settings, processes=2)
+        assert RunConfig(method=method, method_settings=settings).processes == 1
+    for settings in ({}, {"consistency": "none", "variant": "v_naw"}, {"detached": True},
+                     {"variant": "released_2025_05", "consistency": "jensen_shannon"}):  # fmt: skip
+        assert RunConfig(method="nla", method_settings=settings, processes=2).processes == 2
     with pytest.raises(ValueError, match="batch_size is 4 for 3 processes"):
         RunConfig(batch_size=4, processes=3)
 

@@ -106,6 +106,7 @@ def test_runs_start_from_the_study_s_pretraining_before_it_is_made(read, tmp_pat
         ({"notebook": {}}, "unknown key 'notebook'; did you mean 'notebooks'"),
         ({"study": 5}, "parameter study is 5 of type int; expected str"),
         ({"study": "a/b"}, "study is 'a/b'; it names files"),
+        ({"references": []}, "references is empty; name the method"),
         ({"grid": [1]}, r"grid is \[1\]; expected lists of values by parameter, or a list of such"),
         ({"grid": "seed"}, "grid is 'seed'; expected lists of values by parameter"),
         ({"grid": [{"seed": [0]}, {"epochs": [2, 3]}]}, "fixed and in grid"),

@@ -672,6 +672,12 @@ def test_foreign_and_damaged_checkpoints_are_refused_by_name(data, runs):
         checkpoint.write_bytes(content)
         with pytest.raises(ValueError, match=rf"of {TINY.run_id} is cut off or of an"):
             train(TINY, *data)
+    for offset in (0, 8, 10, 42):  # of its directory: a mark, flags, compression, a place
+        spoilt = bytearray(sound)
+        spoilt[sound.rindex(b"PK\x01\x02") + offset] ^= 1
+        checkpoint.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=rf"of {TINY.run_id} is .*: delete"):
+            train(TINY, *data)
     with zipfile.ZipFile(checkpoint, "w") as archive:
         archive.writestr("data.pkl", "no pickle")
     with pytest.raises(ValueError, match=rf"of {TINY.run_id} does not load: delete"):

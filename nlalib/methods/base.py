@@ -81,6 +81,8 @@ class Method(nn.Module):
         Of "votes" and "candidates".
     keeps_samples : bool
         Whether it remembers something of each sample; then a run is one process.
+    sums_over_batch : bool
+        Whether a term of the loss is a sum over the batch, not a mean; then a run is one process.
     lr_factor : float
         Learning rate of the method's own parameters, relative to the network's.
     """
@@ -88,6 +90,7 @@ class Method(nn.Module):
     two_views = False
     needs: tuple[str, ...] = ()
     keeps_samples = False
+    sums_over_batch = False
     lr_factor = 1.0
 
     @property

@@ -92,6 +92,8 @@ class NLA(Method):
         self.weighting = weighting
         self.consistency = consistency
         self.two_views = consistency != "none"
+        released = isinstance(self.variant, str) and self.variant != "paper"
+        self.sums_over_batch = (consistency or ("released" if released else "")) == "released"
 
     def forward(self, output: ModelOutput):
         schedule = {"epoch": output.epoch, "epochs": output.epochs, "variant": self.variant}

@@ -63,6 +63,7 @@ class WeightedByNLA(Method):
         if detached and not weighting:
             raise ValueError(f"detached of {name} is True, but weighting=False has no weight")
         self.variant, self.weighting = variant, weighting
+        self.sums_over_batch = variant != "paper"
         self.detached = detached
         self.trade_off = checked_number(f"trade_off of {name}", trade_off, 0, 1)
 
