@@ -36,16 +36,19 @@ def take_gpus(wanted: int) -> str:
     """Shell commands that wait for GPUs of this machine that no other run holds, and take them.
 
     All that are wanted or none, so that no two runs wait for each other. The locks end with the
-    run. Where somebody else gives out GPUs (Slurm, a user's CUDA_VISIBLE_DEVICES) there is nothing
-    to do, nor where more are wanted than there are: then the training says so.
+    run. Of a machine's GPUs only those take part that CUDA_VISIBLE_DEVICES names, where somebody
+    has set it (a user, or Slurm in an allocation). In a job that snakemake itself has sent off
+    Slurm has given the run its GPUs; and where more are wanted than there are, the training says so.
     """
-    given = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ)
-    if given or not 0 < wanted <= LOCAL_GPUS:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = list(map(str, range(LOCAL_GPUS))) if visible is None else visible.split(",")
+    gpus = [gpu for gpu in gpus if gpu]
+    if workflow.remote_exec or not 0 < wanted <= len(gpus):
         return ""
-    numbers = " ".join(map(str, range(LOCAL_GPUS)))
     return (
-        f"mkdir -p {RUNS}; while :; do taken=; held=; count=0; for gpu in {numbers}; do "
-        f"exec {{lock}}>{RUNS}/.gpu$gpu; "
+        f"mkdir -p {RUNS}; while :; do taken=; held=; count=0; for gpu in {' '.join(gpus)}; do "
+        # Other machines may see the same folder.
+        f"exec {{lock}}>{RUNS}/.gpu-$HOSTNAME-$gpu; "
         "if flock -n $lock; then taken=$taken,$gpu; held=\"$held $lock\"; count=$((count + 1)); "
         "else exec {lock}>&-; fi; "
         f"[ $count -lt {wanted} ] || break 2; done; "
@@ -67,18 +70,27 @@ def pretrained(wildcards) -> list[str]:
     """What a run waits for: the study's own pre-training, if it starts from that."""
     starts_from = Path(study.runs[wildcards.run_id].initial_weights).parent.name
     own = study.pretraining and starts_from == study.pretraining.run_id
-    return [f"{RUNS}/{starts_from}/done"] if own else []
+    return [f"{RUNS}/{starts_from}/executed"] if own else []
 
 
-def done(method: str | None = None) -> list[str]:
-    """The files that say that the study's runs, of one method or of all, are finished."""
+def folders(method: str | None = None) -> list[str]:
+    """The folders of the study's runs, of one method or of all."""
     chosen = [run_id for run_id, run in study.runs.items() if method in (None, run.method)]
-    return [f"{RUNS}/{run_id}/done" for run_id in chosen]
+    return [f"{RUNS}/{run_id}" for run_id in chosen]
+
+
+def executed(method: str | None = None) -> list[str]:
+    """The files that say that the notebooks of the study's runs have run to their end.
+
+    A run's own `done`, which the training writes, is no output of a rule: snakemake removes the
+    outputs of a job that fails or is interrupted, and a cell behind the training may fail.
+    """
+    return [f"{folder}/executed" for folder in folders(method)]
 
 
 # What report notebooks read of the study: the input files, and the parameters that name them.
 REPORTS = {
-    "03_naw_weights": (done("nla"), {"runs": [path.removesuffix("/done") for path in done("nla")]}),
+    "03_naw_weights": (executed("nla"), {"runs": folders("nla")}),
     "06_main_results": ([f"{FOLDER}/results.csv"], {"tables": [f"{FOLDER}/results.csv"]}),
 }
 NO_REPORT = ([], {})
@@ -108,7 +120,7 @@ if study.pretraining:
         # First of all: it takes longest, and other runs wait for it.
         priority: 1
         output:
-            f"{RUNS}/{study.pretraining.run_id}/done",
+            f"{RUNS}/{study.pretraining.run_id}/executed",
         params:
             yaml=as_yaml(dict(vars(study.pretraining))),
             gpu=take_gpus(PRETRAINING_GPU),
@@ -123,6 +135,7 @@ if study.pretraining:
             f"NLA_FIGURES={RUNS}/{study.pretraining.run_id}/figures {PAPERMILL}"
             f" {EPOCHS_TO_TERMINAL} notebooks/{PRETRAINING_NOTEBOOK}.ipynb"
             f" {RUNS}/{study.pretraining.run_id}/notebook.ipynb -y {{params.yaml}}"
+            " && touch {output}"
 
 
 rule train:
@@ -130,10 +143,10 @@ rule train:
         run_id=r"(?!\w+-masked-)[\w.-]+",  # which the rule `pretrain` makes
     input:
         pretrained,
-    # The checkpoint lies beside `done` and is no output: snakemake would delete it when a run is
-    # interrupted, and the run would begin anew.
+    # Checkpoint and results lie beside it and are no outputs: snakemake would delete them when a run
+    # is interrupted, and the run would begin anew.
     output:
-        f"{RUNS}/{{run_id}}/done",
+        f"{RUNS}/{{run_id}}/executed",
     params:
         yaml=run_parameters,
         gpu=lambda wildcards: take_gpus(gpus_of(wildcards)),
@@ -146,6 +159,7 @@ rule train:
         "{params.gpu}"
         f"{PAPERMILL} {EPOCHS_TO_TERMINAL} notebooks/{TRAINING_NOTEBOOK}.ipynb"
         f" {RUNS}/{{wildcards.run_id}}/notebook.ipynb -y {{params.yaml}}"
+        " && touch {output}"
 
 
 rule notebook:
@@ -168,7 +182,7 @@ rule notebook:
 
 rule results:
     input:
-        done(),
+        executed(),
     output:
         f"{FOLDER}/results.csv",
         f"{FOLDER}/epochs.csv",

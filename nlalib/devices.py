@@ -65,14 +65,14 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
             "start one a device, or set device to 'cpu'"
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
-    try:
-        return Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
-    except ValueError as error:
-        if precision != "fp16":
-            raise
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
+    if precision == "fp16" and not accelerator.native_amp:
+        # Accelerate would go on in fp32, without a word.
         raise ValueError(
-            f"precision is 'fp16', which needs a GPU ({error}); use 'bf16' or 'fp32'"
-        ) from error
+            f"precision is 'fp16', which {accelerator.device.type!r} does not compute in; use 'bf16' "
+            "or 'fp32', or a GPU"
+        )
+    return accelerator
 
 
 def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_layers: bool):

@@ -74,15 +74,15 @@ def train_as(rank: int, processes: int, port: int, runs: Path, config: RunConfig
     torch.distributed.destroy_process_group()
 
 
-def train_together(runs: Path, config: RunConfig, data) -> Path:
+def train_together(runs: Path, config: RunConfig, data, number: int = PROCESSES) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nlalib.training"])
     processes = [
-        context.Process(target=train_as, args=(rank, PROCESSES, port, runs, config, data))
-        for rank in range(PROCESSES)
+        context.Process(target=train_as, args=(rank, number, port, runs, config, data))
+        for rank in range(number)
     ]
     for process in processes:
         process.start()
@@ -91,7 +91,7 @@ def train_together(runs: Path, config: RunConfig, data) -> Path:
         if any(process.exitcode for process in processes):
             for process in processes:
                 process.kill()
-    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    assert [process.exitcode for process in processes] == [0] * number
     return runs / config.run_id
 
 
@@ -141,6 +141,12 @@ def test_first_process_alone_writes_and_leaves_a_finished_run(both):
     config = json.loads((two / "config.json").read_text())
     assert config["processes"] == PROCESSES
     assert one.name != two.name  # statistics of batches are local, so the runs are not the same
+
+
+def test_a_single_process_of_torchrun_may_leave_layers_idle(data, tmp_path):
+    """RUL has a head of its own in training, and the network's takes no part."""
+    folder = train_together(tmp_path, replace(TINY, method="rul"), data, number=1)
+    assert (folder / "done").exists()
 
 
 def test_number_of_processes_must_be_the_one_of_the_run(monkeypatch):

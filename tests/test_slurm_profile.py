@@ -35,7 +35,7 @@ def dry_run(folder, *words: str, **environment: str) -> str:
 
 
 def test_each_run_is_a_job_with_one_gpu(tmp_path):
-    """With the profile, inside of a job; the plugin itself says what Slurm is asked for."""
+    """With the profile; the plugin itself says what Slurm is asked for."""
     pytest.importorskip(
         "snakemake_executor_plugin_slurm", reason="snakemake-executor-plugin-slurm is missing"
     )
@@ -48,7 +48,6 @@ def test_each_run_is_a_job_with_one_gpu(tmp_path):
         tmp_path / "runs",
         *("--snakefile", str(tmp_path / "Snakefile"), "--directory", str(ROOT)),
         *("--profile", "profiles/slurm", "--config", f"study={STUDY}", "local_gpus=2"),
-        SLURM_JOB_ID="1",
     )
     lines = re.findall(r"^rule train:.*?^    resources: (.*?)$", report, flags=re.M | re.S)
     jobs = [dict(item.split("=", 1) for item in line.split(", ")) for line in lines]
@@ -58,7 +57,13 @@ def test_each_run_is_a_job_with_one_gpu(tmp_path):
         assert int(job["runtime"]) >= 60
         asked = set_gres_string(SimpleNamespace(resources={"gpu": int(job["gpu"])}))
         assert re.search(r"--gpus[= ]1\b", asked), asked
-    assert "CUDA_VISIBLE_DEVICES" not in report  # Slurm says which
+
+
+def test_job_that_was_sent_off_takes_the_gpus_that_slurm_gave_it(tmp_path):
+    words = ["--mode", "remote", "--cores=4", "--config", f"study={STUDY}", "local_gpus=2"]
+    report = dry_run(tmp_path, *words, SLURM_JOB_ID="1", CUDA_VISIBLE_DEVICES="1")
+    assert report.count("Shell command: papermill") == len(read_study(STUDY).runs)
+    assert "export CUDA_VISIBLE_DEVICES" not in report
 
 
 def test_profile_goes_on_with_runs_that_were_cut_off():
@@ -68,9 +73,10 @@ def test_profile_goes_on_with_runs_that_were_cut_off():
     assert profile["rerun-incomplete"]
 
 
-def taking_gpus(folder: Path, study: str = STUDY) -> str:
+def taking_gpus(folder: Path, study: str = STUDY, **environment: str) -> str:
     """Return the shell commands before a training command, on a machine with two GPUs."""
-    report = dry_run(folder, "--cores=4", "--config", f"study={study}", "local_gpus=2")
+    words = ["--cores=4", "--config", f"study={study}", "local_gpus=2"]
+    report = dry_run(folder, *words, **environment)
     commands = set(
         re.findall(r"^Shell command: (mkdir -p .*?)papermill ", report, flags=re.MULTILINE)
     )
@@ -104,6 +110,20 @@ def test_two_runs_have_a_gpu_each_and_the_third_waits(tmp_path):
     assert third.stdout.readline().strip() == held[1]
     end(shells[0])
     end(third)
+
+
+def test_runs_share_what_a_user_or_an_allocation_lets_them_see(tmp_path):
+    taking = taking_gpus(tmp_path, CUDA_VISIBLE_DEVICES="3,5", SLURM_JOB_ID="1")
+    shells = [start(taking), start(taking)]
+    assert {shell.stdout.readline().strip() for shell in shells} == {"3", "5"}
+    third = start(taking)
+    assert is_silent(third)
+    for shell in (*shells, third):
+        end(shell)
+    hidden = dry_run(
+        tmp_path, "--cores=4", "--config", f"study={STUDY}", "local_gpus=2", CUDA_VISIBLE_DEVICES=""
+    )
+    assert "export CUDA_VISIBLE_DEVICES" not in hidden
 
 
 def test_run_of_two_gpus_waits_for_both_and_holds_none_meanwhile(tmp_path):

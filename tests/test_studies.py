@@ -208,17 +208,17 @@ def jobs_of_dry_run(runs_folder: Path, *words: str) -> dict[str, int]:
 
 
 def test_workflow_trains_what_is_not_done(tmp_path):
-    """A run that is done is not among the jobs."""
+    """A run whose notebook has run to its end is not among the jobs."""
     study = read_study("configs/embedded.yaml")
-    done = tmp_path / next(iter(study.runs)) / "done"
-    done.parent.mkdir()
-    done.touch()
+    executed = tmp_path / next(iter(study.runs)) / "executed"
+    executed.parent.mkdir()
+    executed.touch()
     jobs = jobs_of_dry_run(tmp_path)
     assert jobs["train"] == len(study.runs) - 1 == 5
     assert jobs["notebook"] == len({*study.notebooks, "06_main_results"})
     assert jobs["results"] == 1
     assert "pretrain" not in jobs
-    assert [path.name for path in tmp_path.iterdir()] == [done.parent.name]
+    assert [path.name for path in tmp_path.iterdir()] == [executed.parent.name]
 
 
 def test_workflow_pretrains_for_the_runs_that_start_from_it(tmp_path, monkeypatch):
@@ -228,11 +228,11 @@ def test_workflow_pretrains_for_the_runs_that_start_from_it(tmp_path, monkeypatc
     study = read_study(path)
     random, *_, pretrained = study.runs
     words = ["--config", f"study={path}", "--"]
-    done = {run_id: f"{tmp_path}/runs/{run_id}/done" for run_id in (random, pretrained)}
-    assert jobs_of_dry_run(tmp_path / "runs", *words, done[random]) == {"train": 1, "total": 1}
+    ends = {run_id: f"{tmp_path}/runs/{run_id}/executed" for run_id in (random, pretrained)}
+    assert jobs_of_dry_run(tmp_path / "runs", *words, ends[random]) == {"train": 1, "total": 1}
     jobs = {"pretrain": 1, "train": 1, "total": 2}
-    assert jobs_of_dry_run(tmp_path / "runs", *words, done[pretrained]) == jobs
-    left = tmp_path / "runs" / study.pretraining.run_id / "done"
+    assert jobs_of_dry_run(tmp_path / "runs", *words, ends[pretrained]) == jobs
+    left = tmp_path / "runs" / study.pretraining.run_id / "executed"
     left.parent.mkdir(parents=True)
     left.touch()
-    assert jobs_of_dry_run(tmp_path / "runs", *words, done[pretrained]) == {"train": 1, "total": 1}
+    assert jobs_of_dry_run(tmp_path / "runs", *words, ends[pretrained]) == {"train": 1, "total": 1}

@@ -769,6 +769,11 @@ def test_deterministic_mode_is_on_while_a_run_trains_and_changes_nothing_here(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_half_precision_without_a_gpu_is_refused_with_a_way_out(data, runs):
+    with pytest.raises(ValueError, match="'fp16', which 'cpu' does not compute in; use"):
+        train(replace(TINY, precision="fp16", device="cpu"), *data)
+
+
 def test_order_of_the_channels_changes_the_rounding_alone(data, runs):
     """One step on all images: the same loss, from weights that lie otherwise in memory."""
     config = replace(TINY, epochs=1, batch_size=200, backbone="resnet10_narrow16_stride2")
