@@ -487,7 +487,7 @@ def train_epoch(
             # a step would fragment the memory, which then grows with the number of images.
             losses = loss.new_zeros(len(parts))
             facts = stacked.new_zeros(len(stacked), len(positions))
-        # Left on the device: copying each step would make the step wait for the device.
+        # Left on the device: a copy of each step's would be one more wait for the device.
         losses[step] = loss.detach()
         facts[:, on_device] = stacked
     mean_loss = float(accelerator.reduce(losses, "mean").mean())
