@@ -69,8 +69,8 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
     if precision == "fp16" and not accelerator.native_amp:
         # Accelerate would go on in fp32, without a word.
         raise ValueError(
-            f"precision is 'fp16', which {accelerator.device.type!r} does not compute in; use a GPU, "
-            "or 'bf16' or 'fp32'"
+            f"precision is 'fp16', which {accelerator.device.type!r} does not compute in; use "
+            "'bf16' or 'fp32', or a GPU"
         )
     return accelerator
 
