@@ -111,8 +111,8 @@ def copy_buffers_of_the_first(accelerator: Accelerator, module: nn.Module) -> No
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Let PyTorch choose algorithms on CUDA that give the same bits twice, at some cost of speed.
 
-    It warns of an operation that has none. On the CPU results repeat without it. What it costs on a
-    GPU has not been measured: `python -m benchmarks determinism` does so on yours.
+    It warns of an operation that has none. On the CPU results repeat without it, and it costs some
+    percent of a step; a GPU has not been measured: `python -m benchmarks determinism` does so.
     """
     if not wanted:
         yield
