@@ -180,24 +180,25 @@ def _check_same_runs(study: Study, name: str, config: str) -> None:
 
 def headline_section() -> str:
     """Return the headline table of `README_STUDIES`, as Markdown."""
-    paths = [ROOT / "results" / f"{name}.csv" for name in README_STUDIES]
-    tables = [read_table(path) for path in paths if path.is_file()]
-    if not tables:
-        raise FileNotFoundError("no table in results/; publish a finished study first")
-    parts = [markdown(headline(table).assign(study=table["study"].iloc[0])) for table in tables]
+    tables = _published(README_STUDIES, "table")
+    parts = [markdown(headline(table).assign(study=name)) for name, table in tables.items()]
     return "\n\n".join(parts)
 
 
 def differences_section() -> str:
     """Return NLA's differences to its reference in `COMPARED_STUDIES`, as Markdown."""
-    parts = []
-    for name in COMPARED_STUDIES:
-        path = ROOT / "results" / f"{name}_differences.csv"
-        if path.is_file():
-            parts.append(difference_table(read_table(path), "nla").assign(study=name))
-    if not parts:
-        raise FileNotFoundError("no differences in results/; publish a finished study first")
+    tables = _published(COMPARED_STUDIES, "differences", "_differences")
+    parts = [difference_table(table, "nla").assign(study=name) for name, table in tables.items()]
     return markdown(pd.concat(parts))
+
+
+def _published(studies: tuple[str, ...], what: str, ending: str = "") -> dict[str, pd.DataFrame]:
+    """Return the published tables of studies, by name; FileNotFoundError if there is none."""
+    paths = {name: ROOT / "results" / f"{name}{ending}.csv" for name in studies}
+    tables = {name: read_table(path) for name, path in paths.items() if path.is_file()}
+    if not tables:
+        raise FileNotFoundError(f"no {what} in results/; publish a finished study first")
+    return tables
 
 
 README_SECTIONS = {"headline table": headline_section, "differences": differences_section}

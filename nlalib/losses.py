@@ -9,6 +9,12 @@ from nlalib.naw import NAWVariant, naw_loss
 CONSISTENCIES = ("jensen_shannon", "released", "none")
 
 
+def own_consistency(variant: str | NAWVariant) -> str:
+    """Return which of `CONSISTENCIES` a variant has of its own: released ones have the code's."""
+    own = variant == "paper" or isinstance(variant, NAWVariant)
+    return "jensen_shannon" if own else "released"
+
+
 def nla_loss(
     logits: Tensor,
     logits_flipped: Tensor | None,
@@ -43,8 +49,7 @@ def nla_loss(
     if not 0 <= trade_off <= 1:
         raise ValueError(f"trade_off is {trade_off}; lambda lies between 0 and 1")
     if consistency is None:
-        own = variant == "paper" or isinstance(variant, NAWVariant)
-        consistency = "jensen_shannon" if own else "released"
+        consistency = own_consistency(variant)
     if consistency not in CONSISTENCIES:
         raise ValueError(
             f"unknown consistency {consistency!r}; known are {', '.join(CONSISTENCIES)}"

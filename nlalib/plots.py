@@ -15,6 +15,10 @@ _COLOURS = ("#E69F00", "#9467BD", "#009E73", "#D9C400", "#0072B2", "#D55E00", "#
 EXPRESSION_COLOURS = dict(zip(EXPRESSIONS, _COLOURS, strict=True))
 
 
+# How far the point of a difference is filled, by the word of `nlalib.comparisons.certainty`.
+CERTAINTY_FILLS = {"holds": 1.0, "hint": 0.45, "not told apart": 0.0}
+
+
 def use_style() -> None:
     """Set the project's matplotlib style; each notebook calls it in its setup cell."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
@@ -57,6 +61,12 @@ def save_figure(figure: plt.Figure, name: str, data: pd.DataFrame | None = None)
     if data is not None:
         data.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     return path
+
+
+def draw_difference(axis: plt.Axes, x: float, y: float, color: str, certainty: str) -> None:
+    """Draw the point of a difference at (x, y): filled, half-pale or open by `CERTAINTY_FILLS`."""
+    axis.plot(x, y, "o", markersize=7, color="white", markeredgecolor=color)
+    axis.plot(x, y, "o", markersize=7, color=color, alpha=CERTAINTY_FILLS[certainty])
 
 
 def show_images(

@@ -201,11 +201,9 @@ def difference_table(differences: pd.DataFrame, method: str) -> pd.DataFrame:
     method : str
     """
     rows = differences[(differences["selection"] == "last") & (differences["method"] == method)]
-    of_setting = [*SETTING, "reference", "n"]
     table = []
-    for key, both in rows.groupby(of_setting, sort=False, dropna=False):
-        setting = pd.Series(dict(zip(of_setting, key, strict=True)))
-        accuracies = both.set_index("metric")
+    for _, both in rows.groupby([*SETTING, "reference"], sort=False, dropna=False):
+        setting, accuracies = both.iloc[0], both.set_index("metric")
         table.append(
             {
                 "difference": f"{method} - {setting['reference']}",

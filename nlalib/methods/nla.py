@@ -1,6 +1,6 @@
 """NLA: noise-aware adaptive weights, and consistency between an image and its mirror."""
 
-from nlalib.losses import CONSISTENCIES, nla_loss
+from nlalib.losses import CONSISTENCIES, nla_loss, own_consistency
 from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.checks import checked_number
 from nlalib.naw import VARIANTS, diagonal_covariance, naw_variant, naw_weights
@@ -84,16 +84,13 @@ class NLA(Method):
                 + (f"variant={variant!r}, which is" if weighting else "weighting=False, so it is")
                 + " without such a choice"
             )
-        # A changed variant has no name any more, by which the loss would know its consistency.
-        if changes and consistency is None and variant != "paper":
-            consistency = "released"
         self.variant = naw_variant(variant, **changes) if changes else variant
         self.trade_off = float(trade_off)
         self.weighting = weighting
-        self.consistency = consistency
-        self.two_views = consistency != "none"
-        released = isinstance(self.variant, str) and self.variant != "paper"
-        self.sums_over_batch = (consistency or ("released" if released else "")) == "released"
+        # By the variant's name, which a changed one has no more.
+        self.consistency = consistency or own_consistency(variant)
+        self.two_views = self.consistency != "none"
+        self.sums_over_batch = self.consistency == "released"
 
     def forward(self, output: ModelOutput):
         schedule = {"epoch": output.epoch, "epochs": output.epochs, "variant": self.variant}

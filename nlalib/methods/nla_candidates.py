@@ -16,6 +16,7 @@ as candidates only L_reg is left.
 from torch import Tensor
 
 from nlalib.consistency import jensen_shannon, released_consistency
+from nlalib.losses import own_consistency
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_number
 from nlalib.methods.targets import (
@@ -63,7 +64,7 @@ class WeightedByNLA(Method):
         if detached and not weighting:
             raise ValueError(f"detached of {name} is True, but weighting=False has no weight")
         self.variant, self.weighting = variant, weighting
-        self.sums_over_batch = variant != "paper"
+        self.sums_over_batch = own_consistency(variant) == "released"
         self.detached = detached
         self.trade_off = checked_number(f"trade_off of {name}", trade_off, 0, 1)
 
@@ -79,10 +80,10 @@ class WeightedByNLA(Method):
             )
             losses = (1 + weights) * losses
             facts["weight"] = weights.detach()
-        if self.variant == "paper":
-            regulariser = jensen_shannon(output.logits, output.logits_flipped).mean()
-        else:
+        if self.sums_over_batch:
             regulariser = released_consistency(output.logits, output.logits_flipped)
+        else:
+            regulariser = jensen_shannon(output.logits, output.logits_flipped).mean()
         return self.trade_off * losses.mean() + (1 - self.trade_off) * regulariser, facts
 
 
