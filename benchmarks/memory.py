@@ -92,7 +92,8 @@ def one_number(
 
     from nlalib import training
     from nlalib.images import image_array
-    from nlalib.models import BACKBONES, Representation
+    from nlalib.models import BACKBONES
+    from nlalib.representation import Representation
     from nlalib.runs import RunConfig
 
     class Tiny(nn.Module):

@@ -5,34 +5,22 @@ import pickle
 import re
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from nlalib.face_resnet import FILE_SHA256, SMALLEST_IMAGE, FaceResNet, load_face_weights
+from nlalib.paths import resolve
+from nlalib.representation import Representation
+
 RANDOM_INITIALISATION = "random"
+# As `initial_weights`: dlib's face-recognition weights, for the backbone "face_resnet".
+FACE_WEIGHTS = "dlib_face"
+_DIGITS = 12  # of a file's SHA-256
 # The folder of a run of nlalib.masked_pretraining.
 _PRETRAINED = re.compile(r"\w+-masked-seed\d+-[0-9a-f]{10}")
-
-
-class Representation(NamedTuple):
-    """What every backbone returns.
-
-    Attributes
-    ----------
-    logits : Tensor, (N, K)
-        `fc` of the features.
-    features : Tensor, (N, D)
-        The feature map, averaged over its places.
-    feature_map : Tensor, (N, D, h, w)
-        The last one before pooling, which class activation maps and decoders look at.
-    """
-
-    logits: Tensor
-    features: Tensor
-    feature_map: Tensor
 
 
 class ResNet18(ResNet):
@@ -91,9 +79,13 @@ BACKBONES = {
     "resnet18_narrow16": lambda num_classes: NarrowResNet(16, num_classes),
     "resnet18_narrow32": lambda num_classes: NarrowResNet(32, num_classes),
     "resnet10_narrow16_stride2": lambda num_classes: NarrowResNet(16, num_classes, 1, 2),
+    "face_resnet": FaceResNet,
     "vit_tiny_patch6": partial(_transformer, "vit_tiny_patch6"),  # for 48 pixels
     "vit_small_patch16": partial(_transformer, "vit_small_patch16"),  # for 224 pixels
 }
+
+# Side of the smallest image, pixels, of backbones that no smaller one fits.
+SMALLEST_IMAGES = {"face_resnet": SMALLEST_IMAGE}
 
 
 def build_model(backbone: str, num_classes: int, seed: int) -> nn.Module:
@@ -116,11 +108,36 @@ def build_model(backbone: str, num_classes: int, seed: int) -> nn.Module:
 def file_digest(path: Path) -> str:
     """Return the first 12 hexadecimal digits of the file's SHA-256."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
 
 
-def initialisation_name(path: Path | None) -> str:
-    """Return how results name the initial weights: "random", or the file's name and digest.
+def initialise(model: nn.Module, weights: str, images: Tensor) -> list[str]:
+    """Give a network its initial weights, in place; the classifier keeps its own.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its classifier in `fc`, on the CPU.
+    weights : str
+        `FACE_WEIGHTS`, or the path of a file; see `load_backbone`.
+    images : Tensor, (N, 3, H, W) float32
+        Unaugmented, normalised training images; see `nlalib.face_resnet.load_face_weights`.
+
+    Returns
+    -------
+    list of str
+        Names of entries in the file that the backbone has no use for.
+    """
+    if weights == FACE_WEIGHTS:
+        load_face_weights(model, images)
+        return []
+    return load_backbone(model, resolve(weights))
+
+
+def initialisation_name(weights: str) -> str:
+    """Return how results name the initial weights: "random", or their name and digest.
+
+    `weights` is empty, `FACE_WEIGHTS` or the path of a file.
 
     Weights that masked pre-training left have the name of its run, which says how they were made,
     is the same on every machine, and is known before they are there.
@@ -130,19 +147,23 @@ def initialisation_name(path: Path | None) -> str:
     FileNotFoundError
         If there is no such file.
     """
-    if path is not None and _PRETRAINED.fullmatch(path.parent.name):
+    if not weights:
+        return RANDOM_INITIALISATION
+    if weights == FACE_WEIGHTS:
+        return f"{FACE_WEIGHTS}@{FILE_SHA256[:_DIGITS]}"
+    path = resolve(weights)
+    if _PRETRAINED.fullmatch(path.parent.name):
         return path.parent.name
-    if path is not None:
-        _require_weights(path)
-    return RANDOM_INITIALISATION if path is None else f"{path.stem}@{file_digest(path)}"
+    _require_weights(path)
+    return f"{path.stem}@{file_digest(path)}"
 
 
 def _require_weights(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}; give the path of e.g. resnet18_msceleb.pth, or of what "
-            "05_masked_pretraining left, as initial_weights, or leave it empty for random "
-            "initialisation"
+            f"no weights at {path}; give as initial_weights the path of e.g. "
+            f"resnet18_msceleb.pth or of what 05_masked_pretraining left, {FACE_WEIGHTS!r} with "
+            "the backbone face_resnet, or nothing for random initialisation"
         )
 
 

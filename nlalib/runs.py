@@ -32,7 +32,13 @@ from nlalib.augmentation import named_recipe
 from nlalib.corruption import NOISE_KINDS
 from nlalib.labels import expressions
 from nlalib.methods import make_method
-from nlalib.models import BACKBONES, file_digest, initialisation_name
+from nlalib.models import (
+    BACKBONES,
+    FACE_WEIGHTS,
+    SMALLEST_IMAGES,
+    file_digest,
+    initialisation_name,
+)
 from nlalib.partial_labels import CANDIDATE_RULES, THRESHOLD_RANGES, VOTE_RULES
 from nlalib.paths import ROOT, resolve, runs_folder
 from nlalib.readers import alignment_settings
@@ -170,7 +176,7 @@ class RunConfig(Parameters):
             "noise_kind": NOISE_KINDS,
             "candidate_rule": CANDIDATE_RULES,
             "optimizer": ("adam", "adamw"),
-            "lr_schedule": ("exponential", "one_cycle", "constant"),
+            "lr_schedule": ("exponential", "compressed_exponential", "one_cycle", "constant"),
             "view_order": ("joint", "separate"),
             "precision": ("fp32", "bf16", "fp16"),
             "device": ("auto", "cpu", "cuda"),
@@ -185,6 +191,17 @@ class RunConfig(Parameters):
         for name, least in {**at_least, **dict.fromkeys(not_negative, 0)}.items():
             if not least <= getattr(self, name) < float("inf"):  # false for NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        smallest = SMALLEST_IMAGES.get(self.backbone, 0)
+        if self.image_size < smallest:
+            raise ValueError(
+                f"image_size is {self.image_size}; the backbone {self.backbone} needs images of "
+                f"{smallest} pixels at least"
+            )
+        if self.initial_weights == FACE_WEIGHTS and self.backbone != "face_resnet":
+            raise ValueError(
+                f"initial_weights is {FACE_WEIGHTS!r}, which fit the backbone 'face_resnet' and "
+                f"not {self.backbone!r}"
+            )
         if not 0 < self.held_out < 0.5:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 0.5")
         if not 0 <= self.noise_rate < 1:
@@ -263,7 +280,7 @@ class RunConfig(Parameters):
     @property
     def initialisation(self) -> str:
         """How results name the initial weights."""
-        return initialisation_name(resolve(self.initial_weights) if self.initial_weights else None)
+        return initialisation_name(self.initial_weights)
 
     @property
     def identity(self) -> dict:

@@ -40,8 +40,8 @@ from nlalib.index import VOTE_COLUMNS
 from nlalib.labels import expressions
 from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
 from nlalib.methods.facts import prediction_facts
-from nlalib.models import Representation, build_model, load_backbone
-from nlalib.paths import resolve
+from nlalib.models import build_model, initialise
+from nlalib.representation import Representation
 from nlalib.runs import (
     Parameters,
     RunConfig,
@@ -54,6 +54,9 @@ from nlalib.runs import (
 )
 
 _EVALUATION_BATCH = 256
+# What the NLA paper trains for, and by what its learning rate shrinks each epoch.
+PAPER_EPOCHS, PAPER_DECAY = 60, 0.9
+_CALIBRATION_IMAGES = 512
 
 
 def make_optimizer(learner: "Learner", config: RunConfig, steps_per_epoch: int):
@@ -69,7 +72,12 @@ def make_optimizer(learner: "Learner", config: RunConfig, steps_per_epoch: int):
         total = config.epochs * steps_per_epoch
         highest = [group["lr"] for group in groups]
         return optimizer, schedulers.OneCycleLR(optimizer, highest, total_steps=total), True
-    gamma = 0.9 if config.lr_schedule == "exponential" else 1.0
+    gammas = {
+        "exponential": PAPER_DECAY,
+        "compressed_exponential": PAPER_DECAY ** (PAPER_EPOCHS / config.epochs),
+        "constant": 1.0,
+    }
+    gamma = gammas[config.lr_schedule]
     return optimizer, schedulers.ExponentialLR(optimizer, gamma), False
 
 
@@ -96,6 +104,16 @@ def to_tensor(images: np.ndarray) -> Tensor:
 def memory_format(config: RunConfig) -> torch.memory_format:
     """Return how the network's weights lie in memory."""
     return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def calibration_images(images: np.ndarray, training: np.ndarray) -> Tensor:
+    """Return unaugmented training images, evenly spread, for initial weights that look at some.
+
+    `training` holds their positions in `images`. The same for every seed and method.
+    """
+    few = min(_CALIBRATION_IMAGES, len(training))
+    spread = training[np.linspace(0, len(training) - 1, few).astype(int)]
+    return normalise(to_tensor(read_images(images, spread)))
 
 
 class Learner(nn.Module):
@@ -270,7 +288,8 @@ def _train(
     report(f"device {accelerator.device}, precision {config.precision}{several}")
     model = build_model(config.backbone, config.num_classes, config.seed)
     if config.initial_weights:
-        unused = load_backbone(model, resolve(config.initial_weights))
+        seen = calibration_images(images, parts[TRAIN])
+        unused = initialise(model, config.initial_weights, seen)
         report(f"initial weights: {config.initialisation}, without use for {unused or 'nothing'}")
     learner, targets = make_learner(config, index.iloc[parts[TRAIN]], model)
     learner.to(accelerator.device, memory_format=memory_format(config))

@@ -11,7 +11,7 @@ from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from nlalib.models import Representation
+from nlalib.representation import Representation
 
 # Sides in pixels. The first has 64 patches, small enough for two CPU cores; the second is ViT-S
 # (Touvron et al. 2021) with 196 patches, for a GPU.

@@ -21,7 +21,8 @@ from torch import nn
 
 from nlalib import launch, training
 from nlalib.devices import make_accelerator
-from nlalib.models import BACKBONES, Representation
+from nlalib.models import BACKBONES
+from nlalib.representation import Representation
 from nlalib.paths import ROOT
 from nlalib.runs import RunConfig
 from nlalib.training import train

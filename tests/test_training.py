@@ -27,7 +27,8 @@ from nlalib.augmentation import normalise
 from nlalib.labels import expressions
 from nlalib.methods import Method, make_method, register
 from nlalib.methods.base import METHODS
-from nlalib.models import Representation, build_model
+from nlalib.models import build_model
+from nlalib.representation import Representation
 from nlalib.paths import ROOT
 from nlalib.runs import RunConfig
 from nlalib.training import (
