@@ -353,6 +353,10 @@ def _train(
         write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
         report(_line(config, progress))
 
+    # What the finished network makes of its own training images, as they are: how far it has fitted
+    # their labels. During an epoch they are augmented, and the network changes.
+    fitted = predict(learner, images, parts[TRAIN], accelerator)
+    progress.predictions[config.epochs - 1][TRAIN] = torch.from_numpy(fitted)
     if writes:
         finish(folder, config, index, parts, progress, learner)
     accelerator.wait_for_everyone()

@@ -183,7 +183,14 @@ def test_predictions_are_those_of_the_selected_epochs_and_give_the_metrics(finis
     assert set(predictions["epoch"]) == set(selected_epochs(metrics).values())
     index = data[0].set_index("image_id")
     assert (predictions["label"] == index.loc[predictions["image_id"], "label"].to_numpy()).all()
-    assert set(predictions["part"]) == {"held_out", "test"}
+    assert set(predictions["part"]) == {"train", "held_out", "test"}
+    # Of training images, which the run has no metric of, the finished network's alone.
+    of_training = predictions["part"] == "train"
+    assert set(predictions["epoch"][of_training]) == {metrics["epoch"].max()}
+    assert sorted(predictions["image_id"][of_training]) == sorted(
+        index.index[index["part"] == "train"]
+    )
+    predictions = predictions[~of_training]
     columns = [f"p_{name}" for name in expressions(7)]
     for (epoch, part), rows in predictions.groupby(["epoch", "part"]):
         hits = 0
