@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from nlalib.paths import display_path, runs_folder
-from nlalib.studies import PRETRAINING_NOTEBOOK, TRAINING_NOTEBOOK, read_study
+from nlalib.report.studies import PRETRAINING_NOTEBOOK, TRAINING_NOTEBOOK, read_study
 
 STUDY_FILE = config.get("study", "configs/embedded.yaml")
 study = read_study(STUDY_FILE)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from nlalib.aligned_images import align_images
-from nlalib.detection import detect_faces, find_face
-from nlalib.rendered import render_face, rendered_index
+from nlalib.data.sets.rendered import render_face, rendered_index
+from nlalib.prepare.aligned_images import align_images
+from nlalib.prepare.face_detector import detect_faces, find_face
 
 SIZE, FACES, ROUNDS = 224, 100, 3
 

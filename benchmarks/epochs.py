@@ -19,12 +19,12 @@ from steps import CONFIG, our_step
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from nlalib.augmentation import MEAN, STANDARD_DEVIATION
-from nlalib.images import image_array
-from nlalib.losses import nla_loss
-from nlalib.models import build_model
-from nlalib.rendered import render_face, rendered_index
-from nlalib.training import make_accelerator
+from nlalib.data.pixels import image_array
+from nlalib.data.sets.rendered import render_face, rendered_index
+from nlalib.methods.nla.loss import nla_loss
+from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
+from nlalib.networks.registry import build_model
+from nlalib.training.loop import make_accelerator
 
 
 class Photographs(Dataset):

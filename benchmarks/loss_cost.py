@@ -14,8 +14,8 @@ import time
 import torch
 from torch.nn import functional
 
-from nlalib.losses import nla_loss
-from nlalib.models import build_model
+from nlalib.methods.nla.loss import nla_loss
+from nlalib.networks.registry import build_model
 
 BATCH, SIZE, CLASSES, ROUNDS, WARM_UP, REPEATS = 32, 112, 7, 9, 1, 10
 VERSIONS = ("paper", "released_2025_05", "v_naw", "released_2025_03")

@@ -90,11 +90,11 @@ def one_number(
     import torch
     from torch import nn
 
-    from nlalib import training
-    from nlalib.images import image_array
-    from nlalib.models import BACKBONES
-    from nlalib.representation import Representation
-    from nlalib.runs import RunConfig
+    from nlalib.data.pixels import image_array
+    from nlalib.networks.registry import BACKBONES
+    from nlalib.networks.representation import Representation
+    from nlalib.training import loop as training
+    from nlalib.training.config import RunConfig
 
     class Tiny(nn.Module):
         def __init__(self, num_classes: int):

@@ -6,7 +6,7 @@ python benchmarks/rendered_faces.py
 import statistics
 import time
 
-from nlalib.rendered import render_face, rendered_index
+from nlalib.data.sets.rendered import render_face, rendered_index
 
 FACES, ROUNDS = 200, 5
 

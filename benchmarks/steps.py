@@ -1,8 +1,8 @@
 """One training step: ours against the bare minimum, precisions, batches, networks, recording.
 
 The bare minimum is the network's forward and backward pass and Adam on tensors that are in memory
-already. Ours is `nlalib.training.train_epoch` over one batch: it reads the stored images, augments,
-computes the method's loss and records the facts of each sample.
+already. Ours is `nlalib.training.loop.train_epoch` over one batch: it reads the stored images,
+augments, computes the method's loss and records the facts of each sample.
 """
 
 import tempfile
@@ -16,13 +16,13 @@ import torch
 from measuring import compared, in_turns, record
 from torch.nn import functional
 
-from nlalib.devices import deterministic_algorithms
 from nlalib.methods import make_method
 from nlalib.methods.facts import prediction_facts
-from nlalib.models import build_model
-from nlalib.naw import naw_weights
-from nlalib.runs import RunConfig
-from nlalib.training import Learner, make_accelerator, train_epoch
+from nlalib.methods.nla.weights import naw_weights
+from nlalib.networks.registry import build_model
+from nlalib.training.config import RunConfig
+from nlalib.training.devices import deterministic_algorithms
+from nlalib.training.loop import Learner, make_accelerator, train_epoch
 
 SMALL = "resnet10_narrow16_stride2"  # the network of the grids
 CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, device="auto")
@@ -221,7 +221,7 @@ def cost_of_determinism(quick: bool) -> None:
 
 def share_of_loading(quick: bool) -> None:
     """What reading the stored images costs, as a share of an epoch after the first."""
-    from nlalib import training
+    from nlalib.training import loop as training
 
     rows, plain = [], training.read_images
     for network, size, number in ((SMALL, 48, 512), ("resnet18", 112, 64), ("resnet18", 224, 64)):

@@ -23,16 +23,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from nlalib import audit
-from nlalib.candidate_tables import learns_from_candidates, study_candidates
-from nlalib.comparisons import study_differences
-from nlalib.datasets import dataset_parameters, load_dataset
-from nlalib.epoch_facts import study_epoch_facts
-from nlalib.leakage import leakage
+from nlalib.data.splits import dataset_parameters, load_dataset
 from nlalib.paths import ROOT, display_path
-from nlalib.runs import write_atomically
-from nlalib.studies import Study, read_study
-from nlalib.tables import (
+from nlalib.prepare import audit
+from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
+from nlalib.report.differences import study_differences
+from nlalib.report.frame import (
     CANDIDATES_TABLE,
     OPTIONAL_TABLES,
     PRETRAINING_TABLE,
@@ -44,6 +40,10 @@ from nlalib.tables import (
     read_table,
     study_table,
 )
+from nlalib.report.leakage import leakage
+from nlalib.report.per_sample import study_epoch_facts
+from nlalib.report.studies import Study, read_study
+from nlalib.training.config import write_atomically
 
 # Whose tables the README shows; those of the grids are long, and read in their notebooks.
 README_STUDIES = ("embedded", "ferplus_small")
@@ -73,7 +73,7 @@ def collect(config: str) -> None:
         ),
     }
     if study.pretraining:
-        from nlalib.masked_pretraining import pretraining_table  # takes seconds to import
+        from nlalib.training.pretraining import pretraining_table  # takes seconds to import
 
         tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
     if CANDIDATES_TABLE in _side_tables(study):
@@ -91,7 +91,7 @@ def _side_tables(study: Study) -> list[str]:
 
 def robustness(config: str) -> None:
     """Write the study's optional tables; a run whose rows are there already is not run again."""
-    from nlalib.robustness import study_tables  # scikit-image: no other command needs it.
+    from nlalib.report.robustness import study_tables  # scikit-image: no other command needs it.
 
     study = read_study(config)
     _write_tables(study, study_tables(study, report=lambda line: print(line, flush=True)))
@@ -225,7 +225,7 @@ def readme() -> None:
 
 def scores(run_id: str) -> None:
     """Write the scores from which the candidate rule "model" makes its sets."""
-    from nlalib.scores import write_scores  # what trains takes seconds to import
+    from nlalib.training.scores import write_scores  # what trains takes seconds to import
 
     print(f"wrote {display_path(write_scores(run_id))}")
 
@@ -246,7 +246,9 @@ def main() -> int:
     if sys.argv[1:2] == ["audit"]:
         return audit.main(sys.argv[2:])
     if sys.argv[1:2] == ["align"]:
-        from nlalib import aligned_sets  # OpenCV and scikit-image: no other command needs them.
+        from nlalib.prepare import (
+            align_faces as aligned_sets,  # OpenCV and scikit-image: no other command needs them.
+        )
 
         return aligned_sets.main(sys.argv[2:])
     parser = argparse.ArgumentParser(

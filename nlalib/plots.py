@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from nlalib.labels import EXPRESSIONS
+from nlalib.data.labels import EXPRESSIONS
 from nlalib.paths import figures_folder
 
 # Colour-blind safe (Okabe and Ito), one colour an expression in every figure.
@@ -15,7 +15,7 @@ _COLOURS = ("#E69F00", "#9467BD", "#009E73", "#D9C400", "#0072B2", "#D55E00", "#
 EXPRESSION_COLOURS = dict(zip(EXPRESSIONS, _COLOURS, strict=True))
 
 
-# How far the point of a difference is filled, by the word of `nlalib.comparisons.certainty`.
+# How far the point of a difference is filled, by the word of `nlalib.report.differences.certainty`.
 CERTAINTY_FILLS = {"holds": 1.0, "hint": 0.45, "not told apart": 0.0}
 
 

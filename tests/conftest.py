@@ -32,8 +32,8 @@ def loaded(tmp_path_factory):
         # Not above: most tests need none of it.
         import numpy as np
 
-        from nlalib.datasets import dataset_root, load_dataset
-        from nlalib.images import image_array
+        from nlalib.data.pixels import image_array
+        from nlalib.data.splits import dataset_root, load_dataset
 
         index, _ = load_dataset(config)
         with pytest.MonkeyPatch.context() as patch:

@@ -4,8 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.affectnet import BOX_COLUMNS, POINT_COLUMNS, affectnet_boxes_and_points, read_affectnet
-from nlalib.labels import class_id
+from nlalib.data.labels import class_id
+from nlalib.data.sets.affectnet import (
+    BOX_COLUMNS,
+    POINT_COLUMNS,
+    affectnet_boxes_and_points,
+    read_affectnet,
+)
 
 HEADER = (
     "subDirectory_filePath,face_x,face_y,face_width,face_height,"

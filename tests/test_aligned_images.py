@@ -11,10 +11,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nlalib import aligned_images
 from nlalib.__main__ import main
-from nlalib.affectnet import CSV_COLUMNS, read_affectnet
-from nlalib.aligned_images import (
+from nlalib.data.index import LANDMARK_COLUMNS
+from nlalib.data.labels import FERPLUS_COLUMNS
+from nlalib.data.pixels import image_array
+from nlalib.data.sets.affectnet import CSV_COLUMNS, read_affectnet
+from nlalib.data.sets.base import alignment_settings
+from nlalib.data.sets.ferplus import FOLDERS, read_ferplus
+from nlalib.data.sets.rafdb import read_rafdb
+from nlalib.data.sets.rendered import render_face, rendered_index
+from nlalib.data.splits import load_dataset
+from nlalib.prepare import aligned_images
+from nlalib.prepare.align_faces import align_set
+from nlalib.prepare.aligned_images import (
     FAILED,
     FALLBACK,
     NO_FACE,
@@ -26,17 +35,8 @@ from nlalib.aligned_images import (
     align_images,
     whole_image,
 )
-from nlalib.aligned_sets import align_set
-from nlalib.alignment import align_face
-from nlalib.datasets import load_dataset
-from nlalib.ferplus import FOLDERS, read_ferplus
-from nlalib.images import image_array
-from nlalib.index import LANDMARK_COLUMNS
-from nlalib.labels import FERPLUS_COLUMNS
-from nlalib.rafdb import read_rafdb
-from nlalib.readers import alignment_settings
-from nlalib.rendered import render_face, rendered_index
-from nlalib.runs import RunConfig
+from nlalib.prepare.alignment import align_face
+from nlalib.training.config import RunConfig
 
 SIZE = 48
 
@@ -253,8 +253,8 @@ def test_other_given_landmarks_make_another_image(faces, tmp_path):
 def test_a_killed_batch_is_continued(tmp_path):
     """Kill -9 in the middle; the rest is done, finished images stay, and none is half written."""
     code = (
-        "from nlalib.aligned_images import align_images; "
-        "from nlalib.rendered import rendered_index; import sys; "
+        "from nlalib.prepare.aligned_images import align_images; "
+        "from nlalib.data.sets.rendered import rendered_index; import sys; "
         "align_images(rendered_index(train=400, test=0, seed=1), '.', sys.argv[1], 224)"
     )
     output = tmp_path / "out"

@@ -10,7 +10,9 @@ import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlalib.alignment import (
+from nlalib.data.index import LANDMARK_COLUMNS
+from nlalib.data.sets.rendered import render_face, rendered_index
+from nlalib.prepare.alignment import (
     ARCFACE_TEMPLATE,
     TEMPLATE,
     affine_transform,
@@ -20,9 +22,7 @@ from nlalib.alignment import (
     three_landmarks,
     warp_image,
 )
-from nlalib.detection import detect_faces, find_face
-from nlalib.index import LANDMARK_COLUMNS
-from nlalib.rendered import render_face, rendered_index
+from nlalib.prepare.face_detector import detect_faces, find_face
 
 # A face somewhat longer than the template, in an image of 300 x 400 pixels.
 FACE = np.array([[150.0, 120.0], [214.0, 130.0], [176.0, 160.0], [146.0, 200.0], [190.0, 206.0]])
@@ -310,7 +310,7 @@ def test_48_pixel_crop_is_found(astronaut):
 
 def test_importing_the_detector_loads_no_network():
     code = (
-        "import sys, nlalib.detection; "
+        "import sys, nlalib.prepare.face_detector; "
         "print('onnxruntime' in sys.modules, 'retinaface' in sys.modules)"
     )
     result = subprocess.run(

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nlalib import audit
-from nlalib.affectnet import COUNTS as AFFECTNET_COUNTS
-from nlalib.audit import EXPECTED, Expectation, audit_dataset, format_audit, main
-from nlalib.deviations import CLASS_ORDERS, count_deviations
-from nlalib.ferplus import COUNTS as FERPLUS_COUNTS
-from nlalib.ferplus import IMAGES, ROWS
-from nlalib.index import SPLITS
-from nlalib.labels import AFFECTNET_CODES, BASIC_EXPRESSIONS, FERPLUS_COLUMNS, RAFDB_CODES
-from nlalib.rafdb import COUNTS as RAFDB_COUNTS
-from nlalib.rafdb import LABEL_FILE
+from nlalib.data.index import SPLITS
+from nlalib.data.labels import AFFECTNET_CODES, BASIC_EXPRESSIONS, FERPLUS_COLUMNS, RAFDB_CODES
+from nlalib.data.sets.affectnet import COUNTS as AFFECTNET_COUNTS
+from nlalib.data.sets.ferplus import COUNTS as FERPLUS_COUNTS
+from nlalib.data.sets.ferplus import IMAGES, ROWS
+from nlalib.data.sets.rafdb import COUNTS as RAFDB_COUNTS
+from nlalib.data.sets.rafdb import LABEL_FILE
+from nlalib.prepare import audit
+from nlalib.prepare.audit import EXPECTED, Expectation, audit_dataset, format_audit, main
+from nlalib.prepare.deviations import CLASS_ORDERS, count_deviations
 
 # Few images, no two classes with as many.
 TRAIN = dict(zip(BASIC_EXPRESSIONS, (12, 3, 8, 30, 18, 7, 22), strict=True))
@@ -114,7 +114,7 @@ def _small_sets(monkeypatch):
     }
     monkeypatch.setattr(audit, "EXPECTED", small)
     rows = {split: sum(of.values()) for split, of in counts.items()}
-    monkeypatch.setattr("nlalib.ferplus.ROWS", rows)
+    monkeypatch.setattr("nlalib.data.sets.ferplus.ROWS", rows)
 
 
 def test_published_counts_are_the_papers():
@@ -162,7 +162,7 @@ def write_kaggle(root):
 def test_both_layouts_of_ferplus_are_the_same_set(tmp_path, monkeypatch):
     folders = audit_dataset("ferplus", write_ferplus(tmp_path / "folders"))
     rows = {"train": 101, "validation": 30, "test": 30}
-    monkeypatch.setattr("nlalib.ferplus.ROWS", rows)
+    monkeypatch.setattr("nlalib.data.sets.ferplus.ROWS", rows)
     known = replace(audit.EXPECTED["ferplus"], dropped={"row without an image name": 1})
     kaggle = audit_dataset("ferplus", write_kaggle(tmp_path / "kaggle"), expected=known)
     assert kaggle["deviations"] == []

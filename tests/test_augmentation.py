@@ -5,16 +5,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from nlalib.augmentation import (
-    MEAN,
-    RECIPES,
-    STANDARD_DEVIATION,
-    EpochDraws,
-    Recipe,
-    augment,
-    named_recipe,
-    normalise,
-)
+from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION, normalise
+from nlalib.training.augmentation import RECIPES, EpochDraws, Recipe, augment, named_recipe
 
 SIDE = 32
 

@@ -3,13 +3,13 @@
 import pytest
 import yaml
 
-from nlalib import candidate_tables
-from nlalib.candidate_tables import learns_from_candidates, study_candidates
-from nlalib.datasets import load_dataset, training_candidates
-from nlalib.index import VOTE_COLUMNS
-from nlalib.labels import BASIC_EXPRESSIONS
-from nlalib.runs import RunConfig
-from nlalib.studies import read_study
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import BASIC_EXPRESSIONS
+from nlalib.data.splits import load_dataset, training_candidates
+from nlalib.report import candidate_tables
+from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
+from nlalib.report.studies import read_study
+from nlalib.training.config import RunConfig
 
 STUDY = {
     "study": "tiny",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nlalib.comparisons import (
+from nlalib.report.differences import (
     COLUMNS,
     bootstrap_differences,
     bootstrap_interval,
@@ -23,9 +23,9 @@ from nlalib.comparisons import (
     student_interval,
     study_differences,
 )
-from nlalib.runs import RunConfig
-from nlalib.studies import Study
-from nlalib.tables import SETTING
+from nlalib.report.frame import SETTING
+from nlalib.report.studies import Study
+from nlalib.training.config import RunConfig
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from nlalib.consistency import jensen_shannon, released_consistency
+from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
 both_terms = pytest.mark.parametrize("term", [jensen_shannon, released_consistency])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlalib.corruption import long_tail_counts, long_tailed, noisy_labels, with_label_noise
+from nlalib.data.label_noise import long_tail_counts, long_tailed, noisy_labels, with_label_noise
 
 LABELS = st.lists(st.integers(0, 6), max_size=300).map(lambda given: np.array(given, int))
 RATES = st.floats(0, 1, exclude_max=True)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from test_audit import COUNTS, TEST, write_affectnet, write_affectnet_2017, write_rafdb
 
+from nlalib.data.describe import imbalance_ratio
 from nlalib.paths import ROOT, figures_folder
-from nlalib.statistics import imbalance_ratio
 
 NOTEBOOK = ROOT / "notebooks" / "02_dataset_statistics.ipynb"
 SETS = {

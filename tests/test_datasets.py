@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib import datasets
-from nlalib.datasets import (
+from nlalib.data import splits as datasets
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
+from nlalib.data.sets.ferplus import FOLDERS
+from nlalib.data.splits import (
     class_votes,
     dataset_parameters,
     dataset_root,
@@ -13,11 +16,8 @@ from nlalib.datasets import (
     stratified_subset,
     training_candidates,
 )
-from nlalib.ferplus import FOLDERS
-from nlalib.index import VOTE_COLUMNS
-from nlalib.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.paths import ROOT
-from nlalib.runs import RunConfig
+from nlalib.training.config import RunConfig
 
 RENDERED = RunConfig(train_images=300, test_images=90, held_out=0.2)
 

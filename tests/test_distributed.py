@@ -19,13 +19,14 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from nlalib import launch, training
-from nlalib.devices import make_accelerator
-from nlalib.models import BACKBONES
-from nlalib.representation import Representation
+from nlalib.networks.registry import BACKBONES
+from nlalib.networks.representation import Representation
 from nlalib.paths import ROOT
-from nlalib.runs import RunConfig
-from nlalib.training import train
+from nlalib.training import launch
+from nlalib.training import loop as training
+from nlalib.training.config import RunConfig
+from nlalib.training.devices import make_accelerator
+from nlalib.training.loop import train
 
 PROCESSES = 2
 TINY = RunConfig(
@@ -80,7 +81,7 @@ def train_together(runs: Path, config: RunConfig, data, number: int = PROCESSES)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nlalib.training"])
+    context.set_forkserver_preload(["nlalib.training.loop"])
     processes = [
         context.Process(target=train_as, args=(rank, number, port, runs, config, data))
         for rank in range(number)

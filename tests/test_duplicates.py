@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
-from nlalib.duplicates import (
+from nlalib.data.sets.rendered import render_face
+from nlalib.prepare.duplicates import (
     CORRELATION,
     HASH_DISTANCE,
     Duplicates,
@@ -20,7 +21,6 @@ from nlalib.duplicates import (
     take_fingerprints,
     without_leaked,
 )
-from nlalib.rendered import render_face
 
 
 def faces(count: int, size: int = 96) -> list[Image.Image]:

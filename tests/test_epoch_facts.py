@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata
 
-from nlalib.datasets import load_dataset
-from nlalib.epoch_facts import (
+from nlalib.data.labels import expressions
+from nlalib.data.splits import load_dataset
+from nlalib.report.per_sample import (
     ambiguity,
     detection,
     disambiguation,
@@ -21,9 +22,8 @@ from nlalib.epoch_facts import (
     scores,
     study_epoch_facts,
 )
-from nlalib.labels import expressions
-from nlalib.runs import RunConfig
-from nlalib.studies import Study
+from nlalib.report.studies import Study
+from nlalib.training.config import RunConfig
 
 
 def test_minority_by_hand():

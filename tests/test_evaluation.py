@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from scipy.stats import entropy, spearmanr
 
-from nlalib.evaluation import (
+from nlalib.data.labels import expressions
+from nlalib.metrics import (
     SELECTION_RULES,
     classification_metrics,
     expected_calibration_error,
     selected_epoch,
     vote_metrics,
 )
-from nlalib.labels import expressions
 
 
 def probabilities_of(seed: int, number: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nlalib.explorer import (
+from nlalib.methods.nla.weights import VARIANTS
+from nlalib.report.explorer import (
     axis_ratio,
     draw_point,
     explorer,
@@ -16,7 +17,6 @@ from nlalib.explorer import (
     slider_values,
     variant_from_sliders,
 )
-from nlalib.naw import VARIANTS
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from skimage import data
 
-from nlalib import face_resnet
-from nlalib.augmentation import normalise
-from nlalib.face_resnet import (
+from nlalib.networks import face_resnet
+from nlalib.networks.face_resnet import (
     FILE_NAME,
     Affine,
     FaceResNet,
@@ -20,6 +19,7 @@ from nlalib.face_resnet import (
     read_weights,
     weights_file,
 )
+from nlalib.networks.normalisation import normalise
 
 # What dlib 20.0.1 itself gives for five chips that anyone can make.
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "face_descriptors.json").read_text())

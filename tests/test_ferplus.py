@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.ferplus import load_kaggle_images, read_ferplus
-from nlalib.index import VOTE_COLUMNS
-from nlalib.labels import FERPLUS_COLUMNS, class_id
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import FERPLUS_COLUMNS, class_id
+from nlalib.data.sets.ferplus import load_kaggle_images, read_ferplus
 from nlalib.paths import ROOT
 
 REAL_ROOT = ROOT / "data" / "ferplus"

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nlalib import images
-from nlalib.images import image_array, load_image, read_images
-from nlalib.rendered import render_face
+from nlalib.data import pixels as images
+from nlalib.data.pixels import image_array, load_image, read_images
+from nlalib.data.sets.rendered import render_face
 
 SIZE = 24
 
@@ -205,7 +205,7 @@ def test_builder_that_finishes_while_leftovers_are_looked_for_is_no_error(root, 
 
 def test_full_disk_is_said_before_the_first_image_is_decoded(root, cache, monkeypatch):
     sound = image_array(index_of(PATHS[:1]), root=root, size=SIZE)
-    monkeypatch.setattr("nlalib.storage.free_bytes", lambda path: 5000)
+    monkeypatch.setattr("nlalib.files.free_bytes", lambda path: 5000)
     monkeypatch.setattr(images, "load_image", lambda *_, **__: pytest.fail("decoded"))
     message = r"no room to write .*cache: 10,368 bytes are needed and 5,000 bytes are free .*NLA_CA"
     with pytest.raises(OSError, match=message) as told:
@@ -218,15 +218,13 @@ def test_what_a_killed_builder_left_counts_as_room(root, cache, monkeypatch):
     cache.mkdir(exist_ok=True)
     left = cache / f"{'0' * 24}.unfinished"
     left.write_bytes(b"half an array")
-    monkeypatch.setattr(
-        "nlalib.storage.free_bytes", lambda path: 5000 if left.exists() else 100_000
-    )
+    monkeypatch.setattr("nlalib.files.free_bytes", lambda path: 5000 if left.exists() else 100_000)
     assert image_array(index_of(PATHS), root=root, size=SIZE).shape[0] == len(PATHS)
     assert not left.exists()
 
 
 def test_room_is_told_once(root, cache, monkeypatch):
-    monkeypatch.setattr("nlalib.storage.free_bytes", lambda path: 5000)
+    monkeypatch.setattr("nlalib.files.free_bytes", lambda path: 5000)
     with pytest.raises(OSError, match="no room to write") as told:
         image_array(index_of(PATHS), root=root, size=SIZE)
     assert str(told.value).count("no room to write") == 1
@@ -301,7 +299,7 @@ def build_at_the_start(cache: Path, start, answer: Path) -> None:
 
 def test_two_processes_at_once_make_one_whole_array(cache, tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nlalib.training"])
+    context.set_forkserver_preload(["nlalib.training.loop"])
     start, answers = context.Barrier(2), [tmp_path / "first.npy", tmp_path / "second.npy"]
     processes = [
         context.Process(target=build_at_the_start, args=(cache, start, answer))

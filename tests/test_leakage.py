@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from test_audit import TEST, file_of, write_rafdb
 
-from nlalib.labels import BASIC_EXPRESSIONS
-from nlalib.leakage import leakage_table
-from nlalib.runs import RunConfig
+from nlalib.data.labels import BASIC_EXPRESSIONS
+from nlalib.report.leakage import leakage_table
+from nlalib.training.config import RunConfig
 
 
 @pytest.fixture

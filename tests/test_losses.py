@@ -11,9 +11,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 from torch.nn import functional
 
-from nlalib.consistency import jensen_shannon, released_consistency
-from nlalib.losses import nla_loss
-from nlalib.naw import VARIANTS, naw_variant
+from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
+from nlalib.methods.nla.loss import nla_loss
+from nlalib.methods.nla.weights import VARIANTS, naw_variant
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
 EVERY_VARIANT = [*VARIANTS, "released_2025_03"]

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from nlalib.__main__ import check
-from nlalib.datasets import dataset_parameters
-from nlalib.runs import RunConfig
+from nlalib.data.splits import dataset_parameters
+from nlalib.training.config import RunConfig
 
 
 def write_study(tmp_path, **fixed):

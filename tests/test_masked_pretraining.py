@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nlalib import masked_pretraining, probing
-from nlalib.datasets import load_dataset
-from nlalib.images import image_array
-from nlalib.masked_autoencoder import (
+from nlalib.data.pixels import image_array
+from nlalib.data.sets.base import SETTINGS_FILE
+from nlalib.data.splits import load_dataset
+from nlalib.networks.masked_autoencoder import (
     EpochMasks,
     MaskedAutoencoder,
     patchify,
@@ -26,7 +26,12 @@ from nlalib.masked_autoencoder import (
     unpatchify,
     visible_patches,
 )
-from nlalib.masked_pretraining import (
+from nlalib.networks.registry import build_model, load_backbone
+from nlalib.networks.vision_transformer import FaceTransformer
+from nlalib.paths import ROOT
+from nlalib.training import pretraining as masked_pretraining
+from nlalib.training import probing
+from nlalib.training.pretraining import (
     PretrainConfig,
     fine_tuning_runs,
     pretrain,
@@ -35,11 +40,12 @@ from nlalib.masked_pretraining import (
     random_encoder,
     trained_autoencoder,
 )
-from nlalib.models import build_model, load_backbone
-from nlalib.paths import ROOT
-from nlalib.probing import accuracy_difference, frozen_features, linear_probe, probe_encoder
-from nlalib.readers import SETTINGS_FILE
-from nlalib.vision_transformer import FaceTransformer
+from nlalib.training.probing import (
+    accuracy_difference,
+    frozen_features,
+    linear_probe,
+    probe_encoder,
+)
 
 TINY_SIZE = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "heads": 2}
 RESULTS = ("metrics.csv", "weights.safetensors", "autoencoder.safetensors")

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from nlalib.consistency import jensen_shannon
 from nlalib.methods import METHODS, Method, ModelOutput, make_method, register
-from nlalib.naw import VARIANTS, weight_at
+from nlalib.methods.nla.consistency import jensen_shannon
+from nlalib.methods.nla.weights import VARIANTS, weight_at
 
 CLASSES = 5
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from nlalib.models import (
+from nlalib.networks.registry import (
     BACKBONES,
     build_model,
     file_digest,
@@ -227,7 +227,9 @@ def test_initialisation_names_the_file_and_its_content(tmp_path):
     path.write_bytes(b"abc")
     # SHA-256 of "abc", from the standard (FIPS 180-4).
     assert file_digest(path) == "ba7816bf8f01"
-    assert initialisation_name(path) == "msceleb@ba7816bf8f01"
-    assert initialisation_name(None) == "random"
+    assert initialisation_name(str(path)) == "msceleb@ba7816bf8f01"
+    assert initialisation_name("") == "random"
+    # Of the file's SHA-256, known without the file.
+    assert initialisation_name("dlib_face") == "dlib_face@55533b28a958"
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        initialisation_name(tmp_path / "gone.pth")
+        initialisation_name(str(tmp_path / "gone.pth"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from nlalib.naw import (
+from nlalib.methods.nla.weights import (
     VARIANTS,
     diagonal_covariance,
     epoch_scale,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from nlalib.labels import BASIC_EXPRESSIONS
-from nlalib.partial_labels import (
+from nlalib.data.candidates import (
     CANDIDATE_RULES,
     VOTE_RULES,
     candidate_sets,
@@ -15,6 +14,7 @@ from nlalib.partial_labels import (
     candidates_from_scores,
     random_candidates,
 )
+from nlalib.data.labels import BASIC_EXPRESSIONS
 
 THRESHOLDS = {
     "count": st.integers(1, 10),

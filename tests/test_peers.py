@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nlalib.datasets import load_dataset
-from nlalib.images import image_array
+from nlalib.data.pixels import image_array
+from nlalib.data.splits import load_dataset
 from nlalib.methods import METHODS, ModelOutput, TrainingSet, make_method
 from nlalib.methods.class_balanced import effective_number_weights
 from nlalib.methods.lnsu import rarity_weights, smooth_targets
 from nlalib.methods.rul import PLACES, Head, mix
 from nlalib.methods.scn import rank_regularisation
-from nlalib.runs import RunConfig
-from nlalib.training import train
+from nlalib.training.config import RunConfig
+from nlalib.training.loop import train
 
 PEERS = (
     "scn",

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nlalib.index import LANDMARK_COLUMNS, LANDMARKS
-from nlalib.labels import class_id
-from nlalib.rafdb import (
+from nlalib.data.index import LANDMARK_COLUMNS, LANDMARKS
+from nlalib.data.labels import class_id
+from nlalib.data.sets.base import BOX_COLUMNS, count_differences
+from nlalib.data.sets.rafdb import (
     AUTOMATIC_COLUMNS,
     COUNTS,
     LABEL_FILE,
@@ -19,7 +20,6 @@ from nlalib.rafdb import (
     rafdb_boxes_and_points,
     read_rafdb,
 )
-from nlalib.readers import BOX_COLUMNS, count_differences
 
 # As in the published list: codes, not class ids, and the splits' numbers are of other lengths.
 CODES = {

@@ -1,15 +1,28 @@
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 
-from nlalib.face_drawing import draw_face
-from nlalib.face_geometry import (
+from nlalib.data.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
+from nlalib.data.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
+from nlalib.data.sets.rendered import (
+    CONFUSION,
+    NEIGHBOURS,
+    RENDERER_VERSION,
+    face_parameters,
+    perceived,
+    render_face,
+    rendered_index,
+)
+from nlalib.faces.drawing import draw_face
+from nlalib.faces.geometry import (
     ACTION_UNITS,
     HAIR_STYLES,
     OCCLUSIONS,
@@ -19,16 +32,6 @@ from nlalib.face_geometry import (
     Scene,
     action_units,
     face_landmarks,
-)
-from nlalib.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
-from nlalib.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
-from nlalib.rendered import (
-    CONFUSION,
-    NEIGHBOURS,
-    face_parameters,
-    perceived,
-    render_face,
-    rendered_index,
 )
 
 PATHS = [f"rendered:3:{number}:{name}" for number, name in enumerate(BASIC_EXPRESSIONS)]
@@ -59,8 +62,9 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_picture_does_not_depend_on_the_process():
     code = (
-        "import hashlib, sys; from nlalib.rendered import render_face; print(hashlib.sha256("
-        "b''.join(render_face(path, 48).tobytes() for path in sys.argv[1:])).hexdigest())"
+        "import hashlib, sys; from nlalib.data.sets.rendered import render_face; "
+        "faces = [render_face(path, 48).tobytes() for path in sys.argv[1:]]; "
+        "print(hashlib.sha256(b''.join(faces)).hexdigest())"
     )
     other = subprocess.run(
         [sys.executable, "-c", code, *PATHS], capture_output=True, text=True, check=True
@@ -402,3 +406,15 @@ def test_expressions_can_be_learnt_from_pure_frontal_faces():
     images, labels = np.array(images), np.array(labels)
     model = RidgeClassifier(alpha=100).fit(images[:140], labels[:140])
     assert model.score(images[140:], labels[140:]) > 0.5  # chance is 1/7
+
+
+def test_a_change_of_the_pictures_changes_the_version():
+    """Stored pictures are known by the renderer's version, so each has pictures of its own.
+
+    Compared are means over squares of 12 x 12 pixels, which other processors give as well.
+    """
+    golden = json.loads((Path(__file__).parent / "golden" / "rendered_faces.json").read_text())
+    assert set(golden["versions"]) == {RENDERER_VERSION}
+    pictures = np.stack([render_face(path, 48) for path in golden["paths"]])
+    means = pictures.reshape(-1, 4, 12, 4, 12, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(means, golden["versions"][RENDERER_VERSION], atol=0.2)

@@ -8,12 +8,13 @@ from safetensors.numpy import load_file, save_file
 from scipy.ndimage import convolve1d
 
 from nlalib import __main__ as command_line
-from nlalib import robustness
-from nlalib.datasets import dataset_root, load_dataset
-from nlalib.evaluation import CALIBRATION_BINS, expected_calibration_error
-from nlalib.images import image_array
-from nlalib.labels import expressions
-from nlalib.robustness import (
+from nlalib.data.labels import expressions
+from nlalib.data.pixels import image_array
+from nlalib.data.splits import dataset_root, load_dataset
+from nlalib.metrics import CALIBRATION_BINS, expected_calibration_error
+from nlalib.report import robustness
+from nlalib.report.frame import OPTIONAL_TABLES
+from nlalib.report.robustness import (
     SEVERITIES,
     corrupt_images,
     reliability_bins,
@@ -22,10 +23,9 @@ from nlalib.robustness import (
     run_robustness,
     study_robustness,
 )
-from nlalib.runs import RunConfig
-from nlalib.studies import Study
-from nlalib.tables import OPTIONAL_TABLES
-from nlalib.training import train
+from nlalib.report.studies import Study
+from nlalib.training.config import RunConfig
+from nlalib.training.loop import train
 
 IDS = ["first", "second", "third"]
 

@@ -16,10 +16,11 @@ import papermill
 import pytest
 import torch
 
-from nlalib.augmentation import RECIPES
-from nlalib.models import BACKBONES
+from nlalib.networks.registry import BACKBONES
 from nlalib.paths import ROOT
-from nlalib.runs import (
+from nlalib.report.studies import read_study
+from nlalib.training.augmentation import RECIPES
+from nlalib.training.config import (
     _LATER,
     RunConfig,
     environment,
@@ -29,7 +30,6 @@ from nlalib.runs import (
     write_json,
     write_table,
 )
-from nlalib.studies import read_study
 
 NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 # Another value for each parameter that changes a run's result.
@@ -118,7 +118,7 @@ def test_whole_number_is_a_float_where_one_is_expected():
         ("method", ["ce", "nla"]),
         ("backbone", list(BACKBONES)),
         ("optimizer", ["adam", "adamw"]),
-        ("lr_schedule", ["exponential", "one_cycle", "constant"]),
+        ("lr_schedule", ["exponential", "compressed_exponential", "one_cycle", "constant"]),
         ("augmentation", list(RECIPES)),
         ("view_order", ["joint", "separate"]),
         ("precision", ["fp32", "bf16", "fp16"]),
@@ -162,6 +162,14 @@ def test_value_out_of_range_is_refused(name, value):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (
+            {"backbone": "face_resnet", "image_size": 96},
+            "image_size is 96; the backbone face_resnet needs images of 103 pixels at least",
+        ),
+        (
+            {"initial_weights": "dlib_face", "backbone": "resnet18"},
+            "initial_weights is 'dlib_face', which fit the backbone 'face_resnet' and not 'resnet18'",
+        ),
         ({"label_rule": "majority"}, "label_rule is 'majority', which is for FERPlus"),
         ({"dataset": "rafdb", "num_classes": 8}, "num_classes is 8; RAF-DB's basic part has 7"),
         ({"noise_kind": "pair", "noise_rate": 0.1}, "noise_kind is 'pair'.* rendered faces have"),
@@ -312,7 +320,7 @@ def run_ids() -> list[str]:
 def test_id_is_the_same_in_another_process():
     """Started afresh, so with other hashes of strings than this process has."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nlalib.training"])
+    context.set_forkserver_preload(["nlalib.training.loop"])
     with context.Pool(1) as pool:
         assert pool.apply(run_ids) == run_ids()
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from nlalib import __main__ as command_line
-from nlalib.augmentation import normalise
-from nlalib.datasets import load_dataset, training_candidates
-from nlalib.images import image_array
-from nlalib.labels import BASIC_EXPRESSIONS
+from nlalib.data.labels import BASIC_EXPRESSIONS
+from nlalib.data.pixels import image_array
+from nlalib.data.splits import load_dataset, training_candidates
+from nlalib.networks.normalisation import normalise
 from nlalib.paths import ROOT
-from nlalib.runs import RunConfig
-from nlalib.training import load_learner, to_tensor, train
+from nlalib.training.config import RunConfig
+from nlalib.training.loop import load_learner, to_tensor, train
 
 TEACHER = RunConfig(
     method="ce", train_images=200, test_images=40, image_size=16, epochs=1, batch_size=50,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from nlalib.paths import ROOT
-from nlalib.studies import read_study
+from nlalib.report.studies import read_study
 
 STUDY = "configs/embedded.yaml"
 

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from scipy.stats import entropy
 
-from nlalib.index import VOTE_COLUMNS, VOTE_NAMES
-from nlalib.labels import EXPRESSIONS
-from nlalib.statistics import (
+from nlalib.data.describe import (
     annotator_agreement,
     class_counts,
     imbalance_ratio,
@@ -20,6 +18,8 @@ from nlalib.statistics import (
     vote_shares,
     vote_shares_by_label,
 )
+from nlalib.data.index import VOTE_COLUMNS, VOTE_NAMES
+from nlalib.data.labels import EXPRESSIONS
 
 
 def make_votes(*rows: dict[str, int]) -> pd.DataFrame:

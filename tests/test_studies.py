@@ -12,8 +12,8 @@ import yaml
 from papermill.cli import papermill as papermill_command
 
 from nlalib.paths import ROOT
-from nlalib.runs import RunConfig
-from nlalib.studies import read_study, training_command
+from nlalib.report.studies import read_study, training_command
+from nlalib.training.config import RunConfig
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SOUND = {

@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 
 from nlalib import __main__ as command_line
-from nlalib.runs import RunConfig
-from nlalib.studies import Study
-from nlalib.tables import (
+from nlalib.report.frame import (
     COLUMNS,
     SETTING,
     difference_in_words,
@@ -22,6 +20,8 @@ from nlalib.tables import (
     study_table,
     summary,
 )
+from nlalib.report.studies import Study
+from nlalib.training.config import RunConfig
 
 CONFIG = RunConfig(epochs=4, noise_rate=0.1)
 METRICS = """\

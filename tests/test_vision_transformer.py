@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlalib.vision_transformer import VIT_SIZES, build_vit, position_embedding
+from nlalib.networks.vision_transformer import VIT_SIZES, build_vit, position_embedding
 
 
 @pytest.fixture(scope="module")

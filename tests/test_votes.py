@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 
-from nlalib.index import VOTE_COLUMNS, VOTE_NAMES
-from nlalib.labels import EXPRESSIONS
-from nlalib.votes import DROP_REASONS, LABEL_RULES, label_from_votes
+from nlalib.data.index import VOTE_COLUMNS, VOTE_NAMES
+from nlalib.data.labels import EXPRESSIONS
+from nlalib.data.votes import DROP_REASONS, LABEL_RULES, label_from_votes
 
 FILE_ORDER = "neutral happiness surprise sadness anger disgust fear contempt unknown not_a_face"
 

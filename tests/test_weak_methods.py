@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nlalib.data.candidates import random_candidates
 from nlalib.methods import ModelOutput, TrainingSet, make_method
 from nlalib.methods.decoder import uniformity_loss
+from nlalib.methods.nla.weights import weight_at
 from nlalib.methods.targets import probabilities_within
-from nlalib.naw import weight_at
-from nlalib.partial_labels import random_candidates
 
 CLASSES, WIDTH, SAMPLES = 5, 8, 24
 FROM_CANDIDATES = ["cc", "rc", "proden", "pico", "cavl", "lws", "decoder", "nla_candidates"]

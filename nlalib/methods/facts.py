@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from nlalib.naw import label_and_nearest_negative
+from nlalib.methods.nla.weights import label_and_nearest_negative
 
 
 def prediction_facts(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,271 @@
+"""Pixels: an index is decoded once into one memory-mapped array, which every epoch then reads.
+
+The array lies in `nlalib.paths.cache_folder()` under a name that is a digest of what it holds:
+paths, size of the images, and each file's length and time of change. It is written under another
+name and renamed when whole, so a file with the final name is never half written; the second of
+two processes that want the same array waits for the first. Behind the pixels stands a seal, a
+digest of the header and of some images: a file that was cut off, overwritten or put there by
+something else is seen before its first use, and built again.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from nlalib.data.sets import rendered
+from nlalib.data.sets.ferplus import load_kaggle_images
+from nlalib.files import writing
+from nlalib.paths import cache_folder
+
+_RENDERED = "rendered:"
+_TABLE = ".csv#"
+_SEALED_IMAGES = 64  # as many take part in the seal, evenly spread
+_SEAL_BYTES = hashlib.sha256().digest_size
+
+
+def load_image(path: str, *, root: Path, size: int) -> np.ndarray:
+    """Return one image of an index.
+
+    Parameters
+    ----------
+    path : str
+        As in the index's column `path`.
+    root : pathlib.Path
+        The data set's folder.
+    size : int
+        Side of the returned image, pixels. A file of another size is resized (bilinear, with
+        anti-aliasing when it shrinks).
+
+    Returns
+    -------
+    numpy.ndarray, (size, size, 3) uint8, RGB
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded.
+    """
+    if path.startswith(_RENDERED):
+        return rendered.render_face(path, size)
+    if _TABLE in path:
+        table, _, row = path.rpartition("#")
+        image = Image.fromarray(load_kaggle_images(root / table, rows=[int(row)])[0])
+    else:
+        try:
+            image = Image.open(root / path)
+            image.load()
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(
+                f"image {path} in {root} does not decode ({error}); unpack the data set again, "
+                "or take the image out of its label file"
+            ) from error
+    return _resized(image, size)
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def image_array(
+    index: pd.DataFrame,
+    *,
+    root: Path,
+    size: int,
+    report: Callable[[str], None] | None = None,
+) -> np.memmap:
+    """Return all images of an index, decoded, as one read-only memory-mapped array.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        As `nlalib.data.index` describes.
+    root : pathlib.Path
+        The data set's folder.
+    size : int
+        Side of the images, pixels.
+    report : callable, optional
+        Gets a line of text now and then while images are decoded.
+
+    Returns
+    -------
+    numpy.memmap, (N, size, size, 3) uint8
+        In the order of the index.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the index is not below `root`.
+    ValueError
+        If a file cannot be decoded.
+    OSError
+        If the cache has no room, or cannot be written. What it holds already stays.
+    """
+    folder = cache_folder()
+    shape = (len(index), size, size, 3)
+    path = folder / f"{_digest(index, root, size)}.npy"
+    if _damage(path, shape):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _unfinished(path) as file:
+                # Looked at again: another process may have built it until now. And only now at
+                # the room: what others have left behind is gone, and what they build is built.
+                if damage := _damage(path, shape):
+                    if report and path.exists():
+                        report(f"decoding anew, as the stored images are {damage}")
+                    with writing(folder, needed=int(np.prod(shape))):
+                        _write(file, _decoded(index, root, size, report), shape)
+                        Path(file.name).replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def read_images(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return a copy of the images at `positions`.
+
+    Of a memory-mapped array the pages are let go at once: they stay in the system's cache, but
+    the memory that this process holds does not grow with the images that it has seen.
+    """
+    chosen = images[positions]
+    if isinstance(images.base, mmap.mmap):
+        images.base.madvise(mmap.MADV_DONTNEED)
+    return chosen
+
+
+def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
+    digest = hashlib.sha256(f"{size} {root}".encode())
+    if index["path"].str.startswith(_RENDERED).any():
+        digest.update(rendered.RENDERER_VERSION.encode())
+    for path in index["path"]:
+        digest.update(path.encode())
+        if not path.startswith(_RENDERED):
+            file = path.rpartition("#")[0] if _TABLE in path else path
+            try:
+                status = os.stat(root / file)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"image {path} is in the index but not in {root}; unpack the data set again"
+                ) from error
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _damage(path: Path, shape: tuple[int, ...]) -> str:
+    """Return what is wrong with a stored array; "" for a sound one."""
+    if not path.exists():
+        return "missing"
+    with path.open("rb") as file:
+        try:
+            np.lib.format.read_magic(file)
+            found, fortran_order, kind = np.lib.format.read_array_header_1_0(file)
+        except ValueError:
+            return "no NumPy array"
+        if (found, fortran_order, kind) != (shape, False, np.uint8):
+            return f"{found} {kind}, not {shape} uint8"
+        start, pixels = file.tell(), int(np.prod(shape))
+        length = os.fstat(file.fileno()).st_size
+        if length != start + pixels + _SEAL_BYTES:
+            return f"{length:,} bytes long, not {start + pixels + _SEAL_BYTES:,}"
+        file.seek(0)
+        seal = hashlib.sha256(file.read(start))
+        for position in _sealed(shape[0]):
+            file.seek(start + position * (pixels // shape[0]))
+            seal.update(file.read(pixels // shape[0]))
+        file.seek(start + pixels)
+        return "" if file.read() == seal.digest() else "overwritten: their seal does not fit"
+
+
+def _sealed(images: int) -> list[int]:
+    """Return the positions of the images that take part in the seal."""
+    return sorted(set(np.linspace(0, images - 1, _SEALED_IMAGES).astype(int).tolist()))
+
+
+def _write(file: BinaryIO, images: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Write the array and its seal, one image in memory at a time.
+
+    By plain writes: a full disk then is an error, where a memory-mapped file would end the process.
+    """
+    file.truncate(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    start = file.tell()
+    with Path(file.name).open("rb") as written:
+        seal = hashlib.sha256(written.read(start))
+    sealed = set(_sealed(shape[0]))
+    for position, image in enumerate(images):
+        pixels = image.tobytes()
+        file.write(pixels)
+        if position in sealed:
+            seal.update(pixels)
+    file.write(seal.digest())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[BinaryIO]:
+    """Open the file in which `path` is built, for this process alone; others wait here.
+
+    It is locked, and the lock ends with the process: a file without one was left by a process
+    that was killed, and is removed, whatever array it belongs to.
+    """
+    for left in path.parent.glob("*.unfinished"):
+        # Not there any more: its builder has finished since. Writable, as NFS locks no other.
+        with suppress(FileNotFoundError), left.open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            left.unlink(missing_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    while True:
+        file = unfinished.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
+                break
+        file.close()  # the one before has renamed or removed it while this one waited
+    try:
+        yield file
+    except BaseException:
+        unfinished.unlink(missing_ok=True)  # while it is locked
+        with suppress(OSError):  # what is left to write finds no room either
+            file.close()
+        raise
+    unfinished.unlink(missing_ok=True)
+    file.close()
+
+
+def _decoded(
+    index: pd.DataFrame, root: Path, size: int, report: Callable[[str], None] | None
+) -> Iterator[np.ndarray]:
+    """Yield the images of the index, one after the other."""
+    tables = _tables(index, root)
+    for position, path in enumerate(index["path"]):
+        if path in tables:
+            yield _resized(Image.fromarray(tables[path]), size)
+        else:
+            yield load_image(path, root=root, size=size)
+        if report and (position + 1) % 2000 == 0:
+            report(f"decoded {position + 1:,} of {len(index):,} images")
+
+
+def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
+    """Return the images that stand as numbers in tables; row by row it would take hours."""
+    paths = index.loc[index["path"].str.contains(_TABLE, regex=False), "path"]
+    images = {}
+    for table, group in paths.groupby(paths.str.rsplit("#", n=1).str[0]):
+        rows = [int(path.rpartition("#")[2]) for path in group]
+        images.update(zip(group, load_kaggle_images(root / table, rows=rows), strict=True))
+    return images

@@ -1,0 +1,282 @@
+"""RAF-DB's basic set (one of seven expressions an image), read into an index.
+
+The set itself is read (Li, Deng, Du 2017), not its copies. One file holds the labels (the set
+spells it "patition"), the names say the split. The set's landmarks are pixels of the original
+images, so aligned ones have none; left and right are taken as the viewer sees them, as published
+code that aligns by them does.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from nlalib.data.index import LANDMARK_COLUMNS, check_index
+from nlalib.data.labels import RAFDB_CODES, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
+from nlalib.data.sets.base import BOX_COLUMNS, find_class_folders, tolerated_missing
+
+LABEL_FILE = "EmoLabel/list_patition_label.txt"
+ANNOTATIONS, ANNOTATION_END = "Annotation/manual", "_manu_attri.txt"
+BOXES, BOX_END = "Annotation/boundingbox", "_boundingbox.txt"
+AUTOMATIC, AUTOMATIC_END = "Annotation/auto", "_auto_attri.txt"
+# 37 points that the set's makers had detected; what each one marks is not documented.
+AUTOMATIC_COLUMNS = [f"point_{number:02d}_{axis}" for number in range(37) for axis in "xy"]
+COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
+_LINE = re.compile(r"(?:.*[/\\])?((?:train|test)_\d+)(?:_aligned)?\.jpg\s+(\d+)", re.IGNORECASE)
+NO_FILE, NO_LABEL = "listed without a file", "file without a label"
+NO_LANDMARKS = "kept, but without an annotation file: no image gets landmarks"
+LAYOUT = f"""\
+expected, as the set's folder basic/ has it,
+  <root>/
+    {LABEL_FILE}
+    Image/aligned/train_00001_aligned.jpg ...
+    Image/original/train_00001.jpg ...                   (read with aligned=False)
+    {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)
+    {AUTOMATIC}/train_00001{AUTOMATIC_END} ...    (optional)
+    {BOXES}/train_00001{BOX_END} ...  (optional)"""
+
+
+def read_rafdb(
+    root: str | os.PathLike, *, aligned: bool = True, label_list: str | os.PathLike | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read RAF-DB's basic set into an index.
+
+    Parameters
+    ----------
+    root : path
+        The folder `basic/`, laid out as `LAYOUT` says.
+    aligned : bool
+        Whether to read the set's own aligned faces or the original photographs.
+    label_list : path, optional
+        A list of noisy or fewer training labels, see `read_label_list`.
+
+    Returns
+    -------
+    index : pandas.DataFrame
+        As `nlalib.data.index` describes, sorted by split and name; original images with landmarks,
+        unless one of their annotation files is missing.
+    dropped : pandas.DataFrame
+        Columns `split`, `reason`, `images`. With the reason `NO_LANDMARKS`, they are in the index.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a part is missing, or is not of the set's form.
+    """
+    root, kind = Path(root), "aligned" if aligned else "original"
+    _check_root(root)
+    official = labels = _read_labels(root / LABEL_FILE)
+    if label_list is not None:
+        labels = read_label_list(label_list, official)
+        differing = {name for name, _ in official.items() ^ labels.items() if name[:4] == "test"}
+        if differing:
+            raise ValueError(
+                f"{len(differing):,} test labels of {label_list} are not those of {LABEL_FILE}, "
+                f"first {min(differing)}.jpg: no result on noisy test labels is comparable; take "
+                "the test lines from the set's own file"
+            )
+    files = _list_images(root, kind)
+    listed = pd.DataFrame(labels.items(), columns=["image_id", "label"])
+    joined = listed.merge(files, on="image_id", how="outer", indicator=True)  # Sorts by name.
+    joined["split"] = joined["image_id"].str.extract("^(train|test)_")[0].fillna("unknown")
+    no_file, no_label = (joined[joined["_merge"] == f"{side}_only"] for side in ("left", "right"))
+    if len(no_file) > tolerated_missing(len(labels)):
+        raise FileNotFoundError(
+            f"{len(no_file):,} of {len(labels):,} listed images are not in {root / 'Image' / kind},"
+            f" first {no_file['image_id'].iloc[0]}.jpg: unpack the whole of {kind}.zip again"
+        )
+    unlisted = files.loc[~files["image_id"].isin(official.keys()), "path"]
+    if len(unlisted) > tolerated_missing(len(files)):
+        raise ValueError(
+            f"{len(unlisted):,} of {len(files):,} images are not in {root / LABEL_FILE}, first "
+            f"{unlisted.iloc[0]}: the list is cut short; expected 12,271 + 3,068 lines"
+        )
+    train_first = {"by": "split", "ascending": False, "kind": "stable", "ignore_index": True}
+    index = joined.loc[joined["_merge"] == "both", ["image_id", "path", "split", "label"]]
+    index = index.astype({"label": "int64"}).sort_values(**train_first)
+    reasons = [no_file.assign(reason=NO_FILE), no_label.assign(reason=NO_LABEL)]
+    if not aligned:
+        annotated = _list(root / ANNOTATIONS, ANNOTATION_END)
+        is_annotated = (index["image_id"] + ANNOTATION_END).isin(annotated)
+        reasons.append(index[~is_annotated].assign(reason=NO_LANDMARKS))
+        if is_annotated.all():
+            names = zip(index["image_id"], index["path"], strict=True)
+            index[LANDMARK_COLUMNS] = [_read_landmarks(root, *name) for name in names]
+    dropped = pd.concat(reasons).groupby(["split", "reason"]).size().reset_index(name="images")
+    return check_index(index, 7), dropped.sort_values(**train_first)
+
+
+def rafdb_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> pd.DataFrame:
+    """Return the face box and the 37 automatic landmarks of each image of `read_rafdb`'s index.
+
+    The five landmarks that people set (`read_rafdb` with aligned=False) are the ones to align by.
+
+    Returns
+    -------
+    pandas.DataFrame
+        In the index's order: `image_id`, then `BOX_COLUMNS` and `AUTOMATIC_COLUMNS`, float64,
+        pixels of the original image; NaN where a file is missing.
+
+    Raises
+    ------
+    ValueError
+        If a file is of another form.
+    """
+    root = Path(root)
+    boxes = {name.lower() for name in _list(root / BOXES, BOX_END)}
+    points = {name.lower() for name in _list(root / AUTOMATIC, AUTOMATIC_END)}
+    rows = []
+    for image_id in index["image_id"]:
+        box, automatic = np.full(4, np.nan), np.full(len(AUTOMATIC_COLUMNS), np.nan)
+        if (name := f"{image_id}{BOX_END}") in boxes:
+            left, top, right, bottom = _read_numbers(root / BOXES / name, 4)
+            box = np.array([left, top, right - left, bottom - top])
+        if (name := f"{image_id}{AUTOMATIC_END}") in points:
+            automatic = _read_numbers(root / AUTOMATIC / name, len(AUTOMATIC_COLUMNS))
+        rows.append(np.concatenate([box, automatic]))
+    table = pd.DataFrame(rows, columns=[*BOX_COLUMNS, *AUTOMATIC_COLUMNS])
+    table.insert(0, "image_id", index["image_id"].to_numpy())
+    return table
+
+
+def _read_numbers(path: Path, count: int) -> np.ndarray:
+    text = path.read_text(errors="replace")
+    try:
+        numbers = np.array(text.split(), dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path} holds {text[:40]!r}; expected {count} numbers") from error
+    if len(numbers) != count:
+        raise ValueError(f"{path} holds {len(numbers)} numbers; expected {count}")
+    return numbers
+
+
+def _check_root(root: Path) -> None:
+    if (root / LABEL_FILE).is_file():
+        return
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; {LAYOUT}")
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    above = list(root.absolute().parents)[:2]
+    for near in [*above, *below, *(path / "basic" for path in below)]:
+        if (near / LABEL_FILE).is_file():
+            raise FileNotFoundError(f"{root} is not RAF-DB's root, {near} is: pass root='{near}'")
+    if found := find_class_folders(root):
+        copy, images = found
+        raise FileNotFoundError(
+            f"{copy} has class folders under {'/ and '.join(images)}/ with "
+            f"{' and '.join(f'{count:,}' for count in images.values())} images: another set than "
+            "RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some with 12,175); ask the "
+            f"owners for the set itself; {LAYOUT}"
+        )
+    holds = f"{root} {_contents(root)}; EmoLabel/ {_contents(root / 'EmoLabel')}"
+    raise FileNotFoundError(f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}")
+
+
+def _contents(folder: Path) -> str:
+    if not folder.is_dir():
+        return "is missing"
+    names = sorted(os.listdir(folder))
+    more = f" and {len(names) - 8:,} more" * (len(names) > 8)
+    return f"holds {', '.join(names[:8]) or 'nothing'}{more}"
+
+
+def _list(folder: Path, end: str) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # One scan; a leading dot is what macOS puts into archives.
+        names = [entry.name for entry in entries]
+    return [name for name in names if name.lower().endswith(end) and name[0] != "."]
+
+
+def _list_images(root: Path, kind: str) -> pd.DataFrame:
+    folder = root / "Image" / kind
+    names = _list(folder, ".jpg")
+    if not names:
+        holds = f"it {_contents(folder)}, Image/ {_contents(folder.parent)}"
+        raise FileNotFoundError(
+            f"no JPEG in {folder}: {holds}; unpack {kind}.zip to Image/{kind}/ itself; {LAYOUT}"
+        )
+    ids = [name[:-4].lower().removesuffix("_aligned") for name in names]
+    return pd.DataFrame({"image_id": ids, "path": [f"Image/{kind}/{name}" for name in names]})
+
+
+def read_label_list(path: str | os.PathLike, official: dict[str, int]) -> dict[str, int]:
+    """Return the class ids of a list of noisy labels, by image id.
+
+    A line an image, in any of the forms that are passed around: the set's own, with or without test
+    lines (EAC's lists have none; then the test labels are the official ones), with a directory
+    before the name or "_aligned" at its end, and with the codes 0..6 in place of 1..7 (SCN's).
+
+    Parameters
+    ----------
+    path : path
+    official : dict of str to int
+        The set's own class ids. They tell whether codes from 0 are RAF-DB's less one, or another
+        set's order: shifted, most training labels must be the official ones.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is of another form.
+    """
+    path = Path(path)
+    codes = _read_codes(path)
+    if 0 in codes.values() and max(codes.values()) < max(RAFDB_CODES):
+        shifted = {name: code + 1 for name, code in codes.items()}
+        known = [name for name in shifted if name in official]
+        right = sum(class_id(RAFDB_CODES[shifted[name]]) == official[name] for name in known)
+        if 2 * right > len(known):
+            codes = shifted
+    labels = _labels_of(codes, path)
+    if not any(name.startswith("test_") for name in labels):
+        labels |= {name: label for name, label in official.items() if name.startswith("test_")}
+    return labels
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    return _labels_of(_read_codes(path), path)
+
+
+def _read_codes(path: Path) -> dict[str, int]:
+    """Return the codes of a label list, as they stand there, by image id."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no label list {path}; name a file like {LABEL_FILE}")
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    labels = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        form = _LINE.fullmatch(line)
+        if line and (form is None or form[1].lower() in labels):
+            what = "has a third column" if len(line.split()) > 2 else "is of another form"
+            raise ValueError(
+                f"line {number} of {path} {'repeats a name' if form else what}: {line[:60]!r}; "
+                "expected a line an image, name and code alone, 'train_00001.jpg 5': take out "
+                "what is not the label"
+            )
+        labels |= {form[1].lower(): int(form[2])} if line else {}
+    return labels
+
+
+def _labels_of(codes: dict[str, int], path: Path) -> dict[str, int]:
+    """Return class ids in place of RAF-DB's codes."""
+    unknown = sorted(set(codes.values()) - set(RAFDB_CODES))
+    if unknown:
+        raise ValueError(
+            f"{path} has codes {unknown[:5]}; RAF-DB's are 1..7, {', '.join(COUNTS['train'])}. "
+            "0..6 is another set's order or a shifted copy, more than 7 the compound set: take the "
+            "basic set's own list"
+        )
+    return {name: class_id(RAFDB_CODES[code]) for name, code in codes.items()}
+
+
+def _read_landmarks(root: Path, image_id: str, image_path: str) -> np.ndarray:
+    path = root / ANNOTATIONS / f"{image_id}{ANNOTATION_END}"
+    lines = path.read_text(errors="replace").splitlines()[:5]
+    try:
+        points = np.array([line.split() for line in lines], dtype=np.float64).reshape(5, 2)
+    except ValueError as error:
+        raise ValueError(f"{path} starts with {lines}; expected five lines 'x y'") from error
+    with Image.open(root / image_path) as image:  # Reads the header, not the pixels.
+        return (points / image.size).ravel()

@@ -1,0 +1,234 @@
+"""From a run's parameters to an index with a training, a held-out and a test part."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from nlalib.data.candidates import candidate_sets, candidates_from_scores, random_candidates
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.label_noise import long_tailed, with_label_noise
+from nlalib.data.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, expressions
+from nlalib.data.sets.affectnet import read_affectnet
+from nlalib.data.sets.ferplus import read_ferplus
+from nlalib.data.sets.rafdb import read_rafdb
+from nlalib.data.sets.rendered import rendered_index
+from nlalib.paths import resolve
+from nlalib.training.config import RunConfig
+
+# The parts that images play in a run.
+TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
+
+
+def dataset_root(config: RunConfig) -> Path:
+    """Return the data set's folder: `data_root`, or `data/<dataset>` where that is empty."""
+    return resolve(config.data_root or f"data/{config.dataset}")
+
+
+def dataset_parameters(config: RunConfig) -> tuple:
+    """Return the parameters that `load_dataset` looks at: runs that share them share an index."""
+    names = (
+        "dataset",
+        "data_root",
+        "label_rule",
+        "num_classes",
+        "train_images",
+        "test_images",
+        "data_seed",
+        "noise_rate",
+        "noise_kind",
+        "label_file",
+        "imbalance_factor",
+        "held_out",
+    )
+    seed = config.seed if config.noise_rate or config.imbalance_factor > 1 else None
+    return (*(getattr(config, name) for name in names), seed)
+
+
+def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the index of a run and a table of what the set's label rule dropped.
+
+    The index has one more column, `part`: "train", "held_out" (a stratified share of the
+    training images, to select the epoch with) or "test". Images that play no part (FERPlus'
+    own validation split, training images beyond `train_images`) are left out. Where the run asks
+    for it, the training images are made long-tailed (then `train_images` of them in all) and
+    their labels noisy, held-out ones included, as they would be in practice. For rendered
+    faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the test.
+
+    Returns
+    -------
+    index : pandas.DataFrame
+        As `nlalib.data.index` describes, with `part`.
+    dropped : pandas.DataFrame
+        Columns `split`, `reason`, `images`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than asked for, or too few of a class to hold some out.
+    """
+    index, dropped = _READERS[config.dataset](config)
+    if config.imbalance_factor > 1:
+        index = long_tailed(
+            index,
+            config.imbalance_factor,
+            config.num_classes,
+            config.seed,  # each seed has a subset of its own
+            images=config.train_images,
+        )
+    train = index[index["split"] == "train"]
+    test = index[index["split"] == "test"]
+    if config.dataset != "rendered":
+        if config.imbalance_factor == 1:
+            train = stratified_subset(train, config.train_images, config.data_seed)
+        test = stratified_subset(test, config.test_images, config.data_seed)
+    kept, held_out = _stratified_split(train, config.data_seed, test_size=config.held_out)
+    if config.noise_rate and config.dataset != "rendered":
+        # After the split, which so is the same for every rate; a seed has wrong labels of its own.
+        train = with_label_noise(
+            train, config.noise_rate, config.num_classes, config.seed, config.noise_kind
+        )
+        test = test.assign(true_label=test["label"], is_flipped=False)
+    parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
+    index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
+    return index.reset_index(drop=True), dropped
+
+
+def _read_rendered(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    index = rendered_index(
+        train=config.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
+        test=config.test_images or sum(RAFDB_TEST_COUNTS.values()),
+        seed=config.data_seed,
+        flip_rate=config.noise_rate,
+    )
+    return index, pd.DataFrame({"split": [], "reason": [], "images": []})
+
+
+def _read_rafdb(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    root = dataset_root(config)
+    if not config.label_file:
+        return read_rafdb(root)
+    index, dropped = read_rafdb(root, label_list=resolve(config.label_file))
+    clean = read_rafdb(root)[0].set_index("image_id")["label"]
+    true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
+    flipped = index["label"].to_numpy() != true_label
+    return index.assign(true_label=true_label, is_flipped=flipped), dropped
+
+
+# Each takes the run's parameters and returns (index, dropped).
+_READERS = {
+    "rendered": _read_rendered,
+    "ferplus": lambda config: read_ferplus(
+        dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
+    ),
+    "rafdb": _read_rafdb,
+    "affectnet": lambda config: read_affectnet(
+        dataset_root(config), num_classes=config.num_classes
+    ),
+}
+
+
+def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
+    """Return annotators' votes for the classes, (N, K) float32; votes for others are left out.
+
+    Raises
+    ------
+    ValueError
+        If the index has no votes.
+    """
+    missing = sorted(set(VOTE_COLUMNS) - set(index))
+    if missing:
+        raise ValueError(
+            "annotators' votes are asked for, but this data set has none; use ferplus or rendered"
+        )
+    return index[VOTE_COLUMNS[:num_classes]].to_numpy(np.float32)
+
+
+def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
+    """Return the candidate label sets of training images, (N, K) bool, by the run's rule.
+
+    The rule "random" takes the given labels and lets each other class in at random, "model" those
+    and the classes that `nlalib.training.scores` found most likely.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no file of scores, or it lacks images or classes.
+    """
+    if config.candidate_rule == "random":
+        return random_candidates(
+            rows["label"].to_numpy(),
+            config.num_classes,
+            flip_rate=config.candidate_threshold,
+            seed=config.data_seed,
+        )
+    if config.candidate_rule == "model":
+        scores = read_scores(config.candidate_scores, rows["image_id"], config.num_classes)
+        return candidates_from_scores(
+            scores, int(config.candidate_threshold), rows["label"].to_numpy()
+        )
+    votes = class_votes(rows, config.num_classes)
+    return candidate_sets(votes, config.candidate_rule, config.candidate_threshold)
+
+
+def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray:
+    """Return a model's scores of images, (N, K) float32, from the file of `nlalib.training.scores`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it lacks images or classes.
+    """
+    path = resolve(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no scores at {path}; `python -m nlalib scores RUN_ID` writes them, of the training "
+            "images of a finished run"
+        )
+    table = pd.read_parquet(path).set_index("image_id")
+    columns = [f"p_{name}" for name in expressions(num_classes)]
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: its run has other classes")
+    found = table.reindex(image_ids)[columns].to_numpy(np.float32)
+    without = np.isnan(found).any(axis=1)
+    if without.any():
+        raise ValueError(
+            f"{path} lacks {without.sum():,} of {len(found):,} training images, first "
+            f"{image_ids.to_numpy()[without.argmax()]}: take the scores of a run on the same images"
+        )
+    return found
+
+
+def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:
+    """Return the positions of two parts of the index, both with its class shares."""
+    try:
+        return train_test_split(
+            np.arange(len(index)), stratify=index["label"], random_state=seed, **size
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{len(index):,} images, {index['label'].value_counts().min()} of the rarest class, "
+            f"cannot be split with {size} so that each class is in both parts: {error} "
+            "Ask for more images"
+        ) from error
+
+
+def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
+    """Return `images` rows with the class shares of `index`, in its order; all where `images` is 0.
+
+    Raises
+    ------
+    ValueError
+        If the index has fewer rows than asked for, or too few of a class.
+    """
+    if images in (0, len(index)):
+        return index
+    if images > len(index):
+        raise ValueError(
+            f"{images:,} images asked for, but the set has {len(index):,}; ask for fewer, "
+            "or 0 for all"
+        )
+    kept, _ = _stratified_split(index, seed, train_size=images)
+    return index.iloc[np.sort(kept)]

@@ -1,0 +1,1 @@
+"""The renderer of the embedded data set's faces."""

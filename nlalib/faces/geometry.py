@@ -1,0 +1,405 @@
+"""Where a face's parts lie: parameters, action units, outlines, projection and landmarks.
+
+A face is a set of outlines on a shallow curved surface. They follow the action units (FACS, Ekman
+and Friesen 1978) and are then turned; `nlalib.faces.drawing` paints them. All lengths are
+fractions, so the same parameters give the same face at any size.
+
+Face coordinates: x to the viewer's right, y down, z towards the viewer; (0, 0) is the middle of
+the face and the chin of a face at rest lies near (0, 1).
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+ACTION_UNITS = (
+    "inner_brow_raise", "outer_brow_raise", "brow_lower", "upper_lid_raise", "cheek_raise",
+    "lid_tighten", "lid_droop", "nose_wrinkle", "upper_lip_raise", "lip_corner_pull",
+    "lip_corner_depress", "chin_raise", "lip_stretch", "lip_press", "lips_part", "jaw_drop",
+)  # fmt: skip
+HAIR_STYLES = ("bald", "receding", "short", "fringe", "parted", "long", "curly", "headscarf", "cap")
+OCCLUSIONS = ("none", "hand", "scarf", "hair", "sunglasses", "object")
+
+_EYE_Y = -0.13  # of both eyes' centres, in face coordinates
+_NOSE_LIFT = 0.16  # of the nose's tip above the face's surface
+_DEPTH = 0.62  # of the face's middle before the silhouette's plane
+ALONG = np.linspace(-1.0, 1.0, 13)  # (13,), along an eyelid or a lip from corner to corner
+# (20, 2): a circle of radius 1.
+CIRCLE = np.array([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)]).T
+# (10,): times a stroke (see `crease_strokes`), this gives the stroke on the other side.
+MIRROR_STROKE = np.array([-1.0, 1, -1, 1, -1, 1, 1, 1, 1, 1])
+_IRIS = np.concatenate([0.088 * CIRCLE, 0.040 * CIRCLE, 0.018 * CIRCLE + (-0.025, -0.028)])
+_STEP = np.linspace(0.0, 1.0, 8)  # position along a stroke
+_BEZIER = np.array([(1 - _STEP) ** 2, 2 * _STEP * (1 - _STEP), _STEP**2]).T
+_BEZIER_SLOPE = 2 * np.array([_STEP - 1, 1 - 2 * _STEP, _STEP]).T
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What does not change with the expression. Lengths in face coordinates, colours 0..255."""
+
+    skin: tuple = (226, 182, 148)
+    hair: tuple = (70, 46, 30)
+    iris: tuple = (92, 64, 40)
+    lips: tuple = (190, 108, 98)
+    clothes: tuple = (70, 90, 130)
+    hair_style: str = "short"
+    hair_side: float = 1.0  # -1 or 1: on which side it is parted
+    face_width: float = 0.78
+    jaw: float = 0.85  # below 1 square, above 1 pointed
+    chin: float = 1.0
+    brow_thickness: float = 0.045
+    brow_height: float = 0.0
+    brow_tilt: float = 0.0  # above 0: outer ends higher
+    brow_darkness: float = 0.8
+    eye_size: float = 1.0
+    eye_spacing: float = 0.37
+    eye_tilt: float = 0.05
+    lashes: float = 0.3
+    nose_width: float = 0.14
+    nose_length: float = 0.25
+    mouth_width: float = 0.30
+    lip_fullness: float = 1.0
+    mouth_curve: float = 0.0  # of the resting mouth; above 0: corners higher
+    beard: float = 0.0  # 0 shaven .. 1 full
+    moustache: float = 0.0
+    glasses: float = 0.0  # 0 none, else the rims' darkness
+    age: float = 0.3  # 0 smooth .. 1 deep lines
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Angles in radians (positive: to the viewer's right, down, clockwise), the rest fractions."""
+
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    scale: float = 0.40  # of the image's side, for one unit of face coordinates
+    shift: tuple = (0.0, 0.0)
+    gaze: tuple = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Light, background, what hides the face, and the camera."""
+
+    light: tuple = (0.0, -0.3)  # where the light comes from; its length is its contrast
+    gain: float = 1.0
+    tint: tuple = (1.0, 1.0, 1.0)
+    saturation: float = 1.0  # 0 gives a grey picture
+    background: np.ndarray = field(default_factory=lambda: np.full((4, 4, 3), 150, np.uint8))
+    occlusion: str = "none"
+    occlusion_place: tuple = (0.5, 0.5, 0.5)  # three numbers 0..1 that vary it
+    occlusion_colour: tuple = (120, 60, 60)
+    blur: float = 0.0  # standard deviation, as a fraction of the image's side
+    noise: float = 0.0  # standard deviation, in grey levels
+    noise_seed: int = 0
+
+
+@dataclass(frozen=True)
+class FaceParameters:
+    """All that `draw_face` needs. `dataclasses.replace` gives the same face with one thing changed.
+
+    `mixture` (7,) are the shares of the basic expressions, `intensity` scales all action units,
+    `openness` (0..1) chooses between an expression's closed-mouth and open-mouth form, and
+    `unit_gain` and `unit_offset` (16,) are this person's way of showing it: a unit is drawn as
+    gain * prototype + offset.
+    """
+
+    mixture: np.ndarray
+    intensity: float = 1.0
+    openness: float = 0.5
+    unit_gain: np.ndarray = field(default_factory=lambda: np.ones(len(ACTION_UNITS)))
+    unit_offset: np.ndarray = field(default_factory=lambda: np.zeros(len(ACTION_UNITS)))
+    asymmetry: float = 0.0  # above 0: the mouth's corner on the viewer's right moves more
+    identity: Identity = Identity()
+    pose: Pose = Pose()
+    scene: Scene = field(default_factory=Scene)
+
+
+# Prototypes after EMFACS: for each basic expression its closed-mouth and its open-mouth form.
+_PROTOTYPES = {
+    "surprise": (
+        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=0.9, lips_part=0.5,
+             jaw_drop=0.45),
+        dict(inner_brow_raise=1, outer_brow_raise=1, upper_lid_raise=1, lips_part=0.7,
+             jaw_drop=1.1),
+    ),
+    "fear": (
+        dict(inner_brow_raise=1, outer_brow_raise=0.4, brow_lower=0.45, upper_lid_raise=0.9,
+             lid_tighten=0.2, lip_stretch=0.9, lips_part=0.4),
+        dict(inner_brow_raise=1, outer_brow_raise=0.4, brow_lower=0.45, upper_lid_raise=1,
+             lid_tighten=0.2, lip_stretch=1, lips_part=0.7, jaw_drop=0.45, lip_corner_depress=0.2),
+    ),
+    "disgust": (
+        dict(nose_wrinkle=1, upper_lip_raise=0.8, brow_lower=0.6, lid_tighten=0.7, cheek_raise=0.4,
+             chin_raise=0.6, lip_corner_depress=0.5),
+        dict(nose_wrinkle=1, upper_lip_raise=1.1, brow_lower=0.6, lid_tighten=0.8, cheek_raise=0.4,
+             lips_part=0.5, jaw_drop=0.25, lip_corner_depress=0.3),
+    ),
+    "happiness": (
+        dict(lip_corner_pull=1, cheek_raise=0.8, lid_tighten=0.2),
+        dict(lip_corner_pull=1.1, cheek_raise=1, lid_tighten=0.2, lips_part=0.9, jaw_drop=0.3),
+    ),
+    "sadness": (
+        dict(inner_brow_raise=0.9, brow_lower=0.35, lip_corner_depress=1, chin_raise=0.6,
+             lid_droop=0.6),
+        dict(inner_brow_raise=1, brow_lower=0.45, lip_corner_depress=1, lid_droop=0.8,
+             lips_part=0.3, lip_stretch=0.2, cheek_raise=0.3),
+    ),
+    "anger": (
+        dict(brow_lower=1.1, upper_lid_raise=0.3, lid_tighten=0.6, lip_press=1, chin_raise=0.3,
+             lip_corner_depress=0.2),
+        dict(brow_lower=1.1, upper_lid_raise=0.5, lid_tighten=0.5, upper_lip_raise=0.4,
+             nose_wrinkle=0.3, lips_part=0.8, jaw_drop=0.5, lip_stretch=0.2),
+    ),
+    "neutral": ({}, {}),
+}  # fmt: skip
+# (2, 7, 16): form, expression in the order of `nlalib.data.labels`, action unit.
+PROTOTYPES = np.array(
+    [[[form.get(unit, 0.0) for unit in ACTION_UNITS] for form in forms] for forms in
+     zip(*_PROTOTYPES.values(), strict=True)]
+)  # fmt: skip
+
+
+def action_units(parameters: FaceParameters) -> dict[str, float]:
+    """Return the strength of each action unit: 0 at rest, about 1 in a full pure expression."""
+    forms = parameters.mixture @ PROTOTYPES  # (2, 16)
+    shown = forms[0] + parameters.openness * (forms[1] - forms[0])
+    shown = parameters.unit_gain * parameters.intensity * shown + parameters.unit_offset
+    return dict(zip(ACTION_UNITS, np.clip(shown, 0.0, 1.3).tolist(), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _turn(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrix (3, 2) and the offset (2,) from face coordinates to fractions."""
+    cos, sin = pose.scale * np.cos(pose.roll), pose.scale * np.sin(pose.roll)
+    turn = np.array(
+        [(np.cos(pose.yaw), 0), (0, np.cos(pose.pitch)), (np.sin(pose.yaw), np.sin(pose.pitch))]
+    ) @ np.array([(cos, sin), (-sin, cos)])
+    return turn, np.array([0.5 + pose.shift[0], 0.52 + pose.shift[1]])
+
+
+def project(
+    points: np.ndarray, pose: Pose, depth: float = 1.0, lift: float | np.ndarray = 0.0
+) -> np.ndarray:
+    """Map face coordinates to fractions of the image: a paraboloid, turned, without perspective.
+
+    Parameters
+    ----------
+    points : numpy.ndarray
+        (N, 2), face coordinates.
+    pose : Pose
+    depth : float
+        1 for points on the face, 0 for points in the silhouette's plane (hair, shoulders).
+    lift : float
+        Height above the surface (the tip of the nose).
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, 2), float64, (0, 0) the image's top left corner, (1, 1) its bottom right corner.
+    """
+    turn, offset = _turn(pose)
+    x, y = points[:, 0], points[:, 1]
+    z = depth * _DEPTH * np.maximum(1 - 1.25 * x * x - 0.42 * y * y, 0) + lift
+    return np.array([x, y, z]).T @ turn + offset
+
+
+def project_all(outlines: dict[str, np.ndarray], pose: Pose) -> dict[str, np.ndarray]:
+    """Project outlines, (N, 2) each, in one call: for the few points of each, a call costs most."""
+    points = project(np.concatenate(list(outlines.values())), pose)
+    ends = np.cumsum([len(outline) for outline in outlines.values()]).tolist()
+    starts = [0, *ends[:-1]]
+    return {k: points[a:b] for k, a, b in zip(outlines, starts, ends, strict=True)}
+
+
+def mouth_outlines(
+    identity: Identity, units: dict[str, float], asymmetry: float
+) -> dict[str, np.ndarray]:
+    """Return the lips' four outlines, (13, 2) each, from the viewer's left corner to the right."""
+    u, t = units, ALONG
+    pull = u["lip_corner_pull"] * (1 + asymmetry * np.sign(t))
+    depress = u["lip_corner_depress"] * (1 + asymmetry * np.sign(t))
+    half = identity.mouth_width + 0.10 * pull + 0.09 * u["lip_stretch"] - 0.03 * u["lip_press"]
+    half = np.maximum(half - 0.07 * u["jaw_drop"] * (1 - u["lip_stretch"] * 0.6), 0.1)
+    corner = -identity.mouth_curve - 0.13 * pull + 0.10 * depress + 0.03 * u["lip_stretch"]
+    middle = identity.nose_length + 0.31 + 0.02 * u["lip_corner_pull"] - 0.04 * u["chin_raise"]
+    # An opened jaw takes the corners half-way down, so that the mouth becomes an O.
+    line = middle + (corner + 0.09 * u["jaw_drop"]) * np.abs(t) ** 1.7
+    open_up = 0.02 * u["lips_part"] + 0.02 * u["upper_lip_raise"] * (u["lips_part"] > 0)
+    open_down = 0.07 * u["lips_part"] + 0.24 * u["jaw_drop"]
+    arch = np.sqrt(np.maximum(1 - t * t, 0))
+    thick = identity.lip_fullness * (1 - 0.75 * u["lip_press"]) * (1 - 0.15 * u["lip_corner_pull"])
+    cupid = (1 - t * t) * (1 - 0.18 * np.exp(-((t / 0.16) ** 2)))
+    # The raised upper lip is lifted on both sides of the middle: a trapezoid, as in a sneer.
+    raise_upper = 0.075 * u["upper_lip_raise"] * (1 - t**4)
+    upper_inner = line - raise_upper - open_up * arch
+    lower_inner = line - 0.5 * raise_upper + open_down * arch - 0.05 * u["chin_raise"] * (1 - t * t)
+    lower_inner = np.maximum(lower_inner, upper_inner)
+    upper = upper_inner - (0.062 * thick + 0.02 * u["upper_lip_raise"]) * cupid
+    lower = lower_inner + (0.088 * thick + 0.02 * u["chin_raise"]) * (1 - t * t) ** 0.8
+    x = t * half
+    names = ("upper", "upper_inner", "lower_inner", "lower")
+    return {
+        name: np.array([x, y]).T
+        for name, y in zip(names, (upper, upper_inner, lower_inner, lower), strict=True)
+    }
+
+
+def eye_outlines(
+    identity: Identity, units: dict[str, float], gaze: tuple, side: int
+) -> dict[str, np.ndarray]:
+    """Return an eye's white (26, 2), iris, pupil and glint (20, 2); `side`: -1 left, 1 right."""
+    u = units
+    half = 0.175 * identity.eye_size
+    top = 0.088 * identity.eye_size * (1 + 0.75 * u["upper_lid_raise"] - 0.45 * u["lid_droop"])
+    tight = 0.4 * u["lid_tighten"] * (1 - 0.6 * min(u["upper_lid_raise"], 1))
+    top *= 1 - tight - 0.15 * u["cheek_raise"]
+    bottom = 0.058 * identity.eye_size * (1 + 0.2 * u["upper_lid_raise"] - 0.4 * u["lid_tighten"])
+    bottom -= 0.045 * u["cheek_raise"]
+    top = max(top, 0.006)
+    outward = ALONG * side
+    x = side * identity.eye_spacing + half * ALONG
+    middle = _EYE_Y - (identity.eye_tilt - 0.12 * u["lid_droop"]) * half * outward
+    upper = middle - top * (1 - np.abs(ALONG) ** 2.2) * (1 - 0.18 * outward)
+    lower = np.maximum(middle + bottom * (1 - ALONG**2), upper)
+
+    # Iris, pupil and glint are circles, cut off by the lids.
+    ball = _IRIS * identity.eye_size + (
+        side * identity.eye_spacing + gaze[0] * half, _EYE_Y - 0.012 + gaze[1] * 0.05
+    )  # fmt: skip
+    ball_x = np.minimum(np.maximum(ball[:, 0], x[0]), x[-1])
+    ball_y = np.maximum(ball[:, 1], np.interp(ball_x, x, upper))
+    ball_y = np.minimum(ball_y, np.interp(ball_x, x, lower))
+    ball = np.array([ball_x, ball_y]).T
+    return {
+        "white": np.concatenate([np.array([x, upper]).T, np.array([x, lower]).T[::-1]]),
+        "iris": ball[:20],
+        "pupil": ball[20:40],
+        "glint": ball[40:],
+    }
+
+
+def crease_strokes(identity: Identity, units: dict[str, float]) -> np.ndarray:
+    """Return the wrinkles and folds that show, (m, 10), one row each.
+
+    A row is the three points that the line passes through (x, y each), its half-width at them,
+    and how dark it is (0..1).
+    """
+    u, age = units, 0.5 * identity.age
+    nose, mouth, eye = identity.nose_width, identity.mouth_width, identity.eye_spacing
+    pull, raised, wrinkle = u["lip_corner_pull"], u["cheek_raise"], u["nose_wrinkle"]
+    lift = 0.05 * u["upper_lip_raise"] + 0.03 * wrinkle
+    fold = 0.10 + 0.5 * age + 0.5 * max(wrinkle, u["upper_lip_raise"], 0.9 * pull)
+    crow = 0.5 * raised + 0.4 * age
+    bag = 0.12 + 0.6 * age + 0.35 * max(raised, u["lid_tighten"])
+    crease = 0.16 + 0.085 * identity.eye_size + 0.05 * u["upper_lid_raise"]
+    forehead = max(0.5 * u["outer_brow_raise"], 0.3 * u["inner_brow_raise"], 0.4 * age)
+    marionette = 0.45 * u["lip_corner_depress"] + 0.3 * age + 0.2 * u["lip_stretch"]
+    rows = [
+        (-0.09, 0.80, 0.0, 0.77, 0.09, 0.80, 0.004, 0.012, 0.004, 0.55 * u["chin_raise"]),
+        (-0.08, -0.21, 0.0, -0.19, 0.08, -0.21, 0.003, 0.012, 0.003, 0.7 * wrinkle),
+        (-0.07, -0.13, 0.0, -0.11, 0.07, -0.13, 0.003, 0.010, 0.003, 0.6 * wrinkle),
+        (-0.38, -0.55, 0.0, -0.58, 0.38, -0.55, 0.003, 0.010, 0.003, forehead),
+        (-0.38, -0.65, 0.0, -0.68, 0.38, -0.65, 0.003, 0.010, 0.003, forehead),
+        (-0.38, -0.75, 0.0, -0.78, 0.38, -0.75, 0.003, 0.010, 0.003, forehead),
+    ]
+    side = [  # of the right half, x outwards; mirrored below
+        # from the nose's wing to beside the mouth's corner
+        (nose + 0.03, 0.20 - lift, nose + 0.12 + 0.04 * pull, 0.32 - lift,
+         mouth + 0.07 + 0.10 * pull, 0.54 - 0.05 * pull, 0.006, 0.016, 0.004, fold),
+        # between the brows, and along the nose's side
+        (0.06, -0.44, 0.05, -0.36, 0.065, -0.27, 0.003, 0.013, 0.003,
+         0.75 * u["brow_lower"] + 0.2 * age),
+        (0.06, -0.10, 0.11, -0.02, 0.17, 0.02, 0.003, 0.012, 0.003, 0.6 * wrinkle),
+        # below and beside the eye
+        (eye - 0.14, -0.04, eye, 0.02 - 0.02 * raised, eye + 0.14, -0.05,
+         0.003, 0.012, 0.003, bag),
+        (eye + 0.18, -0.15, eye + 0.22, -0.17, eye + 0.26, -0.20, 0.004, 0.007, 0.002, crow),
+        (eye + 0.18, -0.11, eye + 0.22, -0.10, eye + 0.26, -0.09, 0.004, 0.007, 0.002, crow),
+        # the upper lid's crease, which a lowered brow hides
+        (eye - 0.15, -0.17, eye, -crease, eye + 0.16, -0.17, 0.003, 0.010, 0.003,
+         0.4 * (1 - 0.5 * u["brow_lower"])),
+        # from the mouth's corner downwards
+        (mouth + 0.05, 0.60, mouth + 0.09, 0.68, mouth + 0.09, 0.77, 0.004, 0.010, 0.002,
+         marionette),
+        # the nose's wing
+        (nose - 0.02, 0.14 - lift, nose + 0.01, 0.21 - lift, nose - 0.02, 0.27 - lift,
+         0.004, 0.012, 0.006, 0.35),
+    ]  # fmt: skip
+    side = np.array(side)
+    mirrored = side * MIRROR_STROKE
+    rows = np.concatenate([np.array(rows), side, mirrored])
+    return rows[rows[:, 9] > 0.02]
+
+
+def brow_strokes(identity: Identity, units: dict[str, float]) -> np.ndarray:
+    """Return both brows, (2, 9): strokes as in `crease_strokes`, without the darkness."""
+    u = units
+    base = -0.37 - identity.brow_height - 0.02 * u["upper_lid_raise"]
+    inner = base - 0.13 * u["inner_brow_raise"] + 0.04 * u["nose_wrinkle"]
+    inner += 0.10 * u["brow_lower"] * (1 - 0.5 * u["inner_brow_raise"])
+    middle = base - 0.04 - 0.06 * u["inner_brow_raise"] - 0.10 * u["outer_brow_raise"]
+    middle += 0.085 * u["brow_lower"] + 0.03 * u["nose_wrinkle"]
+    outer = base + 0.03 - identity.brow_tilt - 0.12 * u["outer_brow_raise"] + 0.02 * u["brow_lower"]
+    # Where only the inner end rises, the outer end sinks: the oblique brow of sorrow.
+    outer += 0.05 * max(u["inner_brow_raise"] - u["outer_brow_raise"], 0)
+    near = identity.eye_spacing - 0.19 - 0.05 * u["brow_lower"] - 0.02 * u["inner_brow_raise"]
+    far = identity.eye_spacing + 0.22
+    thick = identity.brow_thickness
+    strokes = [
+        (s * near, inner, s * (identity.eye_spacing + 0.03), middle, s * far, outer,
+         0.7 * thick, 0.8 * thick, 0.2 * thick)
+        for s in (-1, 1)
+    ]  # fmt: skip
+    return np.array(strokes)
+
+
+def stroke_outlines(strokes: np.ndarray, pose: Pose) -> np.ndarray:
+    """Return outlines (m, 16, 2), in fractions, of strokes (m, >= 9): see `crease_strokes`."""
+    points = project(strokes[:, :6].reshape(-1, 2), pose).reshape(-1, 3, 2)
+    # A quadratic Bezier curve passes half-way between its control point and the chord's middle.
+    points[:, 1] = 2 * points[:, 1] - 0.5 * (points[:, 0] + points[:, 2])
+    centre = _BEZIER @ points  # (m, 8, 2)
+    along = _BEZIER_SLOPE @ points
+    normal = along[..., ::-1] * (-1, 1) / np.sqrt((along * along).sum(axis=-1, keepdims=True))
+    width = strokes[:, 6:9].copy()
+    width[:, 1] = 2 * width[:, 1] - 0.5 * (width[:, 0] + width[:, 2])
+    edge = normal * (width @ _BEZIER.T)[..., None] * pose.scale
+    return np.concatenate([centre + edge, (centre - edge)[:, ::-1]], axis=1)
+
+
+# The angles' cosines and sines, (40,) each.
+_ROUND = [f(np.linspace(0, 2 * np.pi, 40, endpoint=False)) for f in (np.cos, np.sin)]
+
+
+def head_outline(identity: Identity, units: dict[str, float]) -> np.ndarray:
+    """Return the face's outline (40, 2), clockwise from the viewer's right."""
+    cos, sin = _ROUND
+    chin = identity.chin + 0.14 * units["jaw_drop"] - 0.02 * units["chin_raise"]
+    # Superellipses: the skull is broad, the jaw as square or pointed as the person's.
+    x = identity.face_width * np.sign(cos) * np.abs(cos) ** np.where(sin > 0, identity.jaw, 0.8)
+    x += 0.03 * units["lip_corner_pull"] * np.sign(cos) * np.exp(-(((sin - 0.4) / 0.3) ** 2))
+    return np.array([x, np.where(sin > 0, chin * sin, 1.08 * sin)]).T
+
+
+def face_landmarks(parameters: FaceParameters) -> np.ndarray:
+    """Return where the drawn face has its landmarks, also where something hides them.
+
+    Returns
+    -------
+    numpy.ndarray
+        (5, 2), float64, in the order of `nlalib.data.index.LANDMARKS`; fractions of the image's
+        width and height, which may lie outside 0..1 for a face that leaves the image. An eye's
+        centre is the middle between its corners, so it does not move with the lids or the gaze.
+    """
+    identity, pose = parameters.identity, parameters.pose
+    lips = mouth_outlines(identity, action_units(parameters), parameters.asymmetry)["upper_inner"]
+    spacing = identity.eye_spacing
+    points = np.array(
+        [(-spacing, _EYE_Y), (spacing, _EYE_Y), (0, identity.nose_length - 0.04), lips[0], lips[-1]]
+    )
+    lift = np.array([0, 0, _NOSE_LIFT, 0, 0])
+    return project(points, pose, lift=lift)

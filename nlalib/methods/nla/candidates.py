@@ -1,0 +1,112 @@
+"""NLA with candidate sets in place of labels.
+
+Our own combination of the two papers' ideas; no paper states it. NLA weighs a sample by the
+point (p_gt, p_nn), the probability of its label and of the nearest other class. With a candidate
+set S, what is right is the set, and a wrong class is one outside it:
+
+    p_gt = sum_{c in S} p_c        p_nn = max_{c not in S} p_c, or 0 where S holds all classes
+    L    = lambda mean((1 + w(p_gt, p_nn)) CC) + (1 - lambda) L_reg,    CC = - log p_gt
+
+So doubt between candidates makes a sample neither ambiguous nor noisy; doubt between the set and
+a class that the annotators did not choose does. p_gt + p_nn <= 1, as in NLA. w, its schedule and
+L_reg (between the image and its mirror) are NLA's. One candidate gives `nla`; with all classes
+as candidates only L_reg is left.
+"""
+
+from torch import Tensor
+
+from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
+from nlalib.methods.checks import checked_number
+from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
+from nlalib.methods.nla.loss import own_consistency
+from nlalib.methods.nla.weights import VARIANTS, naw_variant, weight_at
+from nlalib.methods.targets import (
+    checked_candidates,
+    identification_facts,
+    log_candidate_mass,
+    probabilities_within,
+)
+
+
+class WeightedByNLA(Method):
+    """Base of both combinations: NLA's weight and consistency around another loss.
+
+    Parameters
+    ----------
+    variant : str
+        One of `nlalib.methods.nla.weights.VARIANTS`, for the weight and for L_reg.
+    trade_off : float
+        lambda, from 0 to 1.
+    weighting : bool
+        False takes w = 0: the other loss with NLA's consistency alone.
+    detached : bool
+        Keep gradients from flowing through w; in NLA they do flow.
+    """
+
+    two_views = True
+
+    def __init__(
+        self,
+        variant: str = "paper",
+        trade_off: float = 0.5,
+        weighting: bool = True,
+        detached: bool = False,
+    ):
+        super().__init__()
+        name = type(self).__name__
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"unknown variant {variant!r} of {name}; known are {', '.join(VARIANTS)}"
+            )
+        for setting, value in (("weighting", weighting), ("detached", detached)):
+            if type(value) is not bool:
+                raise ValueError(f"{setting} of {name} is {value!r}; it is True or False")
+        if detached and not weighting:
+            raise ValueError(f"detached of {name} is True, but weighting=False has no weight")
+        self.variant, self.weighting = variant, weighting
+        self.sums_over_batch = own_consistency(variant) == "released"
+        self.detached = detached
+        self.trade_off = checked_number(f"trade_off of {name}", trade_off, 0, 1)
+
+    def combine(
+        self, losses: Tensor, p_gt: Tensor, p_nn: Tensor, output: ModelOutput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss and the fact `weight`, from (N,) losses and points."""
+        facts = {}
+        if self.weighting:
+            choice = naw_variant(self.variant, detached=self.detached)
+            weights = weight_at(
+                p_gt, p_nn, epoch=output.epoch, epochs=output.epochs, variant=choice
+            )
+            losses = (1 + weights) * losses
+            facts["weight"] = weights.detach()
+        if self.sums_over_batch:
+            regulariser = released_consistency(output.logits, output.logits_flipped)
+        else:
+            regulariser = jensen_shannon(output.logits, output.logits_flipped).mean()
+        return self.trade_off * losses.mean() + (1 - self.trade_off) * regulariser, facts
+
+
+@register("nla_candidates")
+class NLACandidates(WeightedByNLA):
+    """L. Facts: `weight`, `p_candidates` and `p_outside` (the point), `identified`
+    (the most probable candidate) and `disambiguated`.
+    """
+
+    needs = ("candidates",)
+
+    def setup(self, training_set: TrainingSet) -> None:
+        checked_candidates(training_set)
+
+    def forward(self, output: ModelOutput):
+        candidates = output.candidates
+        log_mass = log_candidate_mass(output.logits, candidates)
+        p_outside = output.logits.softmax(dim=1).masked_fill(candidates, 0.0).amax(dim=1)
+        loss, facts = self.combine(-log_mass, log_mass.exp(), p_outside, output)
+        within = probabilities_within(output.logits, candidates)
+        return loss, {
+            **facts,
+            "p_candidates": log_mass.detach().exp(),
+            "p_outside": p_outside.detach(),
+            **identification_facts(within, output.labels),
+        }

@@ -1,0 +1,135 @@
+"""Metrics of predictions, and the rules that pick an epoch."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import rel_entr
+from scipy.stats import rankdata
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score
+
+from nlalib.data.labels import expressions
+
+SELECTION_RULES = ("last", "best_validation", "best_test")
+CALIBRATION_BINS = 15
+
+
+def classification_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, num_classes: int
+) -> dict[str, float]:
+    """Return the metrics of one set of predictions.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, (N,) int
+    probabilities : numpy.ndarray, (N, num_classes) float
+    num_classes : int
+
+    Returns
+    -------
+    dict of float, fractions
+        `overall_accuracy`; `mean_accuracy`, the mean of the recalls of the classes that occur;
+        `worst_class_recall`; `macro_f1`, the mean over all `num_classes` classes, where one
+        that neither occurs nor is predicted counts as 0; `mean_average_precision`, of one class
+        against the rest, over the classes that occur; `recall_<expression>`, NaN for a class that
+        does not occur; `nll`, the mean negative log-likelihood in nats, with probabilities below
+        1e-12 taken as 1e-12; `brier`, the mean squared distance to the one-hot label, 0 to 2; and
+        `ece`, see `expected_calibration_error`.
+    """
+    predicted = probabilities.argmax(axis=1)
+    classes = np.arange(num_classes)
+    recalls = recall_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)
+    true_probability = probabilities[np.arange(len(labels)), labels]
+    is_label = labels[:, None] == classes  # (N, K)
+    occurs = is_label.any(axis=0)
+    precision = average_precision_score(
+        is_label[:, occurs], probabilities[:, occurs], average="macro"
+    )
+    return {
+        "overall_accuracy": accuracy_score(labels, predicted),
+        "mean_accuracy": float(np.nanmean(recalls)),
+        "worst_class_recall": float(np.nanmin(recalls)),
+        "macro_f1": f1_score(labels, predicted, labels=classes, average="macro", zero_division=0),
+        "mean_average_precision": float(precision),
+        "brier": float(((probabilities - is_label) ** 2).sum(axis=1).mean()),
+        "ece": expected_calibration_error(labels, probabilities),
+        "nll": float(-np.log(np.maximum(true_probability, 1e-12)).mean()),
+        **{
+            f"recall_{name}": float(recall)
+            for name, recall in zip(expressions(num_classes), recalls, strict=True)
+        },
+    }
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean gap between confidence and accuracy over bins of confidence, a fraction.
+
+    Guo et al. 2017, equation 3: `CALIBRATION_BINS` bins of equal width, each weighted by the
+    share of samples in it. A confidence on an edge belongs to the bin below.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, (N,) int
+    probabilities : numpy.ndarray, (N, K) float
+    """
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)
+    gap = np.bincount(bins, weights=is_right - confidence.astype(np.float64))
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def vote_metrics(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return how far predictions are from the annotators' votes.
+
+    Parameters
+    ----------
+    votes : numpy.ndarray, (N, K) float
+        Votes for the K classes. Images without any are left out.
+    probabilities : numpy.ndarray, (N, K) float
+
+    Returns
+    -------
+    dict of float
+        `kl_to_votes`, the mean over images of KL(votes || prediction) in nats, probabilities below
+        1e-12 taken as 1e-12; `vote_rank_correlation`, the mean over images of Spearman's rank
+        correlation (ties by mean rank) between the votes and the probabilities of the K classes.
+        Images whose votes or predictions are all level have no correlation and are left out of it.
+    """
+    voted = votes.sum(axis=1) > 0
+    votes, probabilities = votes[voted], probabilities[voted].astype(np.float64)
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    divergence = rel_entr(shares, np.maximum(probabilities, 1e-12)).sum(axis=1)
+    ranks = [rankdata(values, axis=1) for values in (votes, probabilities)]
+    centred = [r - r.mean(axis=1, keepdims=True) for r in ranks]
+    norms = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
+    defined = norms > 0
+    correlation = (centred[0] * centred[1]).sum(axis=1)[defined] / norms[defined]
+    return {
+        "kl_to_votes": float(divergence.mean()),
+        "vote_rank_correlation": float(correlation.mean()),
+    }
+
+
+def selected_epoch(metrics: pd.DataFrame, rule: str, metric: str = "overall_accuracy") -> int:
+    """Return the epoch (counted from 0) that a selection rule picks; the first of equals.
+
+    Parameters
+    ----------
+    metrics : pandas.DataFrame
+        One row an epoch: `epoch`, `validation_<metric>`, `test_<metric>`.
+    rule : {"last", "best_validation", "best_test"}
+        "best_test" looks at the test set, as the released code of NLA and of its peers does.
+        It is kept beside the others to show what that is worth; it is no fair estimate.
+    metric : str
+        What "best" refers to.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule.
+    """
+    if rule not in SELECTION_RULES:
+        raise ValueError(f"unknown selection rule {rule!r}; known are {', '.join(SELECTION_RULES)}")
+    if rule == "last":
+        return int(metrics["epoch"].iloc[-1])
+    column = f"{rule.removeprefix('best_')}_{metric}"
+    return int(metrics["epoch"].iloc[metrics[column].to_numpy().argmax()])

@@ -1,0 +1,348 @@
+"""From what a run recorded of each training image at each epoch to a few numbers an epoch.
+
+Memorisation: what is predicted for training images whose label was flipped. Detection: how well a
+score finds those images. Ambiguity: whether a weight follows the annotators' disagreement.
+Minority: how much of the weight goes to classes with less than 1/K of the training labels.
+Disambiguation: how often a method with candidate sets settles for the label. Relabelling: which
+labels a method replaces, and whether the new ones are the true ones.
+
+All from the augmented image in training mode, just as the loss saw it. A method's own predictions
+count where it records them. Flipped labels are drawn evenly from the other classes, so they carry
+a rare class's name more often than others do: compare `auroc_within_label_...` too.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from nlalib.data.describe import vote_entropy
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.splits import TRAIN, dataset_parameters, load_dataset, training_candidates
+from nlalib.report.frame import identity_columns, require_done
+from nlalib.report.studies import Study
+from nlalib.training.config import RunConfig
+
+# Their fact `weight` is w, and the cross-entropy is multiplied by 1 + w; that of the others
+# multiplies it as it is.
+ADDED_TO_ONE = ("nla", "nla_candidates", "nla_soft")
+# Scores that find flipped labels, and whether a low or a high value speaks for one.
+DETECTORS = {
+    "weight": "low",
+    "loss": "high",
+    "confidence": "low",
+    "margin": "low",
+    "focal_weight": "high",
+    "attention": "low",
+    "uncertainty": "high",
+}
+
+
+def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return which labels name a class whose share of them is below 1 / `num_classes`.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, (N,) int
+        The given training labels.
+    num_classes : int
+
+    Returns
+    -------
+    numpy.ndarray, (N,) bool
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return counts[labels] * num_classes < len(labels)
+
+
+def scores(samples: pd.DataFrame) -> pd.DataFrame:
+    """Return what might tell hard, ambiguous or wrongly labelled samples, one column a score.
+
+    `confidence` is p_gt, `margin` p_gt - p_nn, `focal_weight` (1 - p_gt)^2 (Lin et al. 2017);
+    `loss` the cross-entropy in nats; `weight`, `attention` and `uncertainty` are the method's own,
+    where recorded.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        (N, ...) with `p_gt`, `p_nn`, `cross_entropy`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        (N, 4 to 7) float64, columns among `DETECTORS`.
+    """
+    table = pd.DataFrame(
+        {
+            "loss": samples["cross_entropy"],
+            "confidence": samples["p_gt"],
+            "margin": samples["p_gt"] - samples["p_nn"],
+            "focal_weight": (1 - samples["p_gt"]) ** 2,
+            **{name: samples[name] for name in DETECTORS if name in samples},
+        }
+    )
+    return table.astype(np.float64)
+
+
+def memorisation(samples: pd.DataFrame) -> dict[str, float]:
+    """Return training accuracies of one epoch, apart for flipped and clean samples.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        `predicted`, `label` (given), and where flipped labels are known `true_label` and
+        `is_flipped`.
+
+    Returns
+    -------
+    dict of float, fractions
+        `accuracy_given` and, where some labels are flipped, `accuracy_true`, `clean_correct`,
+        `flipped_as_given` (memorised) and `flipped_as_true` (seen through).
+    """
+    as_given = samples["predicted"] == samples["label"]
+    values = {"accuracy_given": as_given.mean()}
+    if not _some_flipped(samples):
+        return values
+    as_true, flipped = samples["predicted"] == samples["true_label"], samples["is_flipped"]
+    return {
+        **values,
+        "accuracy_true": as_true.mean(),
+        "clean_correct": as_given[~flipped].mean(),
+        "flipped_as_given": as_given[flipped].mean(),
+        "flipped_as_true": as_true[flipped].mean(),
+    }
+
+
+def detection(samples: pd.DataFrame) -> dict[str, float]:
+    """Return each score's area under the ROC curve as a detector of flipped labels.
+
+    `auroc_<low or high>_<score>` is the probability that a flipped sample has the lower (higher)
+    score than one that is not, 0.5 by chance. `auroc_within_label_...` is taken among samples of
+    one given label and averaged over labels, weighted by their flipped samples; a score that only
+    says "a rare class" has 0.5 there. Empty where no label is flipped.
+    """
+    if not _some_flipped(samples):
+        return {}
+    flipped, labels = samples["is_flipped"].to_numpy(), samples["label"].to_numpy()
+    both = [k for k in np.unique(labels) if 0 < flipped[labels == k].mean() < 1]
+    values = {}
+    for name, score in scores(samples).items():
+        suspicion = (score if DETECTORS[name] == "high" else -score).to_numpy()
+        values[f"auroc_{DETECTORS[name]}_{name}"] = roc_auc_score(flipped, suspicion)
+        if name in ("confidence", "focal_weight") or not both:
+            continue  # these two rank samples as the loss does
+        within = [roc_auc_score(flipped[labels == k], suspicion[labels == k]) for k in both]
+        values[f"auroc_within_label_{DETECTORS[name]}_{name}"] = np.average(
+            within, weights=[flipped[labels == k].sum() for k in both]
+        )
+    return values
+
+
+def ambiguity(samples: pd.DataFrame) -> dict[str, float]:
+    """Return Spearman's rank correlation of each score with the entropy of the votes.
+
+    Over samples that have a vote entropy and are not flipped: a wrong label says nothing about
+    whether annotators agree on the face. Empty where the set has no votes; a score or an
+    entropy that is constant has no correlation (NaN).
+    """
+    if "vote_entropy" not in samples:
+        return {}
+    kept = samples[samples["vote_entropy"].notna()]
+    if _some_flipped(samples):
+        kept = kept[~kept["is_flipped"].astype(bool)]
+    return {
+        f"entropy_correlation_{name}": _spearman(score, kept["vote_entropy"])
+        for name, score in scores(kept).items()
+    }
+
+
+def minority_shares(samples: pd.DataFrame, method: str) -> dict[str, float]:
+    """Return what minority classes have of the weight, beside their share of the samples.
+
+    Of the method's `weight` (1 + w for `ADDED_TO_ONE`), the loss, and focal's weight:
+    `minority_share_of_<score>`, their sum over minority samples over that over all, and
+    `minority_share_of_top_<score>`, minority samples among the tenth with the highest score.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        As in `scores`, with `is_minority`.
+    method : str
+        Name of the run's method.
+    """
+    minority = samples["is_minority"].to_numpy()
+    values = {"minority_share_of_samples": minority.mean()}
+    table = scores(samples)
+    if "weight" in table and method in ADDED_TO_ONE:
+        table["weight"] += 1
+    for name in ("weight", "loss", "focal_weight"):
+        if name in table:
+            score = table[name].to_numpy()
+            top = np.argsort(-score, kind="stable")[: len(score) // 10]
+            values[f"minority_share_of_{name}"] = score[minority].sum() / score.sum()
+            values[f"minority_share_of_top_{name}"] = minority[top].mean()
+    return values
+
+
+def disambiguation(samples: pd.DataFrame) -> dict[str, float]:
+    """Return how often the candidate that a method settles for is the label.
+
+    Over samples with more than one candidate; the label there is what most annotators voted for.
+    Empty where the method has no candidates, or no sample has several.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        `identified` (class id), `label`, `candidates` (their number) and, where it is known,
+        `true_label`.
+
+    Returns
+    -------
+    dict of float, fractions
+        `disambiguated`; `disambiguated_by_chance`, what drawing one of each set at random gives
+        where the sets hold the label; `disambiguated_share`, of all samples; and
+        `disambiguated_true`.
+    """
+    if "identified" not in samples or not (samples["candidates"] > 1).any():
+        return {}
+    several = samples[samples["candidates"] > 1]
+    values = {
+        "disambiguated": (several["identified"] == several["label"]).mean(),
+        "disambiguated_by_chance": (1 / several["candidates"]).mean(),
+        "disambiguated_share": len(several) / len(samples),
+    }
+    if "true_label" in several:
+        values["disambiguated_true"] = (several["identified"] == several["true_label"]).mean()
+    return values
+
+
+def relabelling(samples: pd.DataFrame) -> dict[str, float]:
+    """Return what a method's own labels are worth that replace given ones.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        `stored_label` (class id, the method's own), `label` (given), and where flipped labels are
+        known `true_label` and `is_flipped`.
+
+    Returns
+    -------
+    dict of float, fractions
+        `relabelled`, of all samples and, where some labels are flipped, `relabelled_flipped` of the
+        flipped and `relabelled_clean` of the others; `relabelled_to_true`, of the relabelled, NaN
+        if none is; `stored_true`, of all samples, beside `given_true`. Empty where the method
+        stores no labels.
+    """
+    if "stored_label" not in samples:
+        return {}
+    changed = samples["stored_label"] != samples["label"]
+    values = {"relabelled": changed.mean()}
+    if not _some_flipped(samples):
+        return values
+    flipped, right = samples["is_flipped"], samples["stored_label"] == samples["true_label"]
+    return {
+        **values,
+        "relabelled_flipped": changed[flipped].mean(),
+        "relabelled_clean": changed[~flipped].mean(),
+        "relabelled_to_true": right[changed].mean(),
+        "stored_true": right.mean(),
+        "given_true": 1 - flipped.mean(),
+    }
+
+
+def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the facts of a finished run over its epochs, one row a number.
+
+    Parameters
+    ----------
+    config : RunConfig
+    index : pandas.DataFrame, optional
+        Of `load_dataset(config)`; read where it is not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `epoch` (from 0), `metric`, `value`.
+
+    Raises
+    ------
+    ValueError
+        If the index has other labels than the run recorded: the data set has changed since.
+    """
+    if index is None:
+        index = load_dataset(config)[0]
+    train = index[index["part"] == TRAIN]
+    _check_samples(config, train)
+    known = train[[c for c in ("image_id", "label", "true_label", "is_flipped") if c in train]]
+    known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
+    if set(VOTE_COLUMNS) <= set(train):
+        known["vote_entropy"] = vote_entropy(train)
+    facts = pd.read_parquet(config.folder / "naw.parquet")
+    if "identified" in facts:
+        known["candidates"] = training_candidates(config, train).sum(axis=1)
+    samples = facts.merge(known, on="image_id", how="left", validate="many_to_one")
+    if samples["label"].isna().any():
+        raise ValueError(
+            f"{config.run_id} recorded images that are no training images of its data set now; "
+            "has the data set changed? Restore it, or remove the run's folder and train anew"
+        )
+    rows = []
+    for epoch, of_epoch in samples.groupby("epoch"):
+        values = {
+            # Runs made before the prediction was recorded know p_gt and p_nn only.
+            **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
+            **detection(of_epoch),
+            **ambiguity(of_epoch),
+            **minority_shares(of_epoch, config.method),
+            **disambiguation(of_epoch),
+            **relabelling(of_epoch),
+        }
+        rows += [(epoch, metric, float(value)) for metric, value in values.items()]
+    return pd.DataFrame(rows, columns=["epoch", "metric", "value"])
+
+
+def study_epoch_facts(study: Study) -> pd.DataFrame:
+    """Return the long table of facts over epochs of all runs of a study.
+
+    Columns `study`, `run_id`, `tables.SETTING`, `seed`, `epoch`, `metric`, `value`. An index that
+    several runs share is read once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is not done; the message gives the command that makes it.
+    """
+    require_done(study)
+    indices, tables = {}, []
+    for config in study.runs.values():
+        key = dataset_parameters(config)
+        if key not in indices:
+            indices[key] = load_dataset(config)[0]
+        identity = identity_columns(config, study.name)
+        facts = run_epoch_facts(config, indices[key]).assign(**identity)
+        tables.append(facts[[*identity, "epoch", "metric", "value"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _some_flipped(samples: pd.DataFrame) -> bool:
+    return "is_flipped" in samples and bool(samples["is_flipped"].any())
+
+
+def _spearman(first: pd.Series, second: pd.Series) -> float:
+    if first.nunique() < 2 or second.nunique() < 2:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
+
+
+def _check_samples(config: RunConfig, train: pd.DataFrame) -> None:
+    """Compare the index with the labels that the run wrote down, where it did."""
+    path = config.folder / "samples.parquet"
+    if not path.is_file():
+        return
+    recorded = pd.read_parquet(path).query("part == @TRAIN").set_index("image_id")["label"]
+    found = train.set_index("image_id")["label"]
+    if not recorded.sort_index().equals(found.astype(recorded.dtype).sort_index()):
+        raise ValueError(
+            f"the training labels of {config.run_id} are not those of its data set now; has the "
+            "data set changed? Restore it, or remove the run's folder and train anew"
+        )

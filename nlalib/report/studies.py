@@ -1,0 +1,186 @@
+"""A study's YAML file, and the training runs and notebooks that it asks for.
+
+study: embedded                    # names the study's table, results/<study>.csv
+title: one line for people
+notebooks:                         # executed beside the training, with these parameters
+  02_dataset_statistics: {faces: 3000}
+references: [ce]                   # optional: methods that the others are compared with
+pretraining: {epochs: 40}          # optional: parameters of 05_masked_pretraining; runs that have
+                                   # `initial_weights: pretraining` start from what it leaves
+fixed: {dataset: rendered}         # parameters of 04_training that all runs share
+grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run; or a list of such grids
+"""
+
+import itertools
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from nlalib.methods import METHODS
+from nlalib.paths import ROOT, display_path, resolve, runs_folder
+from nlalib.training.config import RunConfig, checked_type, refuse_unknown
+
+if TYPE_CHECKING:
+    from nlalib.training.pretraining import PretrainConfig
+
+TRAINING_NOTEBOOK = "04_training"
+PRETRAINING_NOTEBOOK = "05_masked_pretraining"
+FROM_PRETRAINING = "pretraining"  # as initial_weights
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study.
+
+    Attributes
+    ----------
+    name, title : str
+    notebooks : dict of str to dict
+        Parameters of each notebook that is executed beside the training.
+    runs : dict of str to RunConfig
+        By run id, in the order of the grid.
+    references : tuple of str
+        Methods, with their own settings, that all others are compared with.
+    pretraining : PretrainConfig, or None
+        The run of masked pre-training that some of the runs start from.
+    """
+
+    name: str
+    title: str
+    notebooks: dict[str, dict]
+    runs: dict[str, RunConfig]
+    references: tuple[str, ...] = ("ce",)
+    pretraining: "PretrainConfig | None" = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's table, figures and executed notebooks go, ignored by git."""
+        return runs_folder() / f"study-{self.name}"
+
+
+def read_study(path: str | Path) -> Study:
+    """Read and check a study's file; every parameter of every run is checked before any work.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; the message lists the studies that there are.
+    ValueError, TypeError
+        For a misspelt or missing key, an unknown value, a value of the wrong type, or two
+        combinations that are one run.
+    """
+    path = resolve(path)
+    if not path.is_file():
+        known = ", ".join(display_path(p) for p in sorted((ROOT / "configs").glob("*.yaml")))
+        raise FileNotFoundError(f"no study at {display_path(path)}; there are {known}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{display_path(path)} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
+    keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
+    keys |= {"references": list, "pretraining": dict}
+    try:
+        refuse_unknown(content, list(keys), "key")
+        content = {"references": ["ce"], "pretraining": None, **content}
+        missing = [key for key in keys if key not in content]
+        if missing:
+            raise ValueError(f"missing key {', '.join(missing)}")
+        for key, kind in keys.items():
+            if key == "grid":
+                _check_grid(content[key])
+            elif kind is str or content[key] is not None:
+                checked_type(key, content[key], kind)
+        if not re.fullmatch(r"\w+", content["study"]):
+            raise ValueError(
+                f"study is {content['study']!r}; it names files: letters, digits and _ only"
+            )
+        notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
+        there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+        refuse_unknown(notebooks, there, "notebook")
+        if not content["references"]:
+            raise ValueError("references is empty; name the method that others are compared with")
+        refuse_unknown(content["references"], list(METHODS), "method in references")
+        pretraining = _pretraining(content["pretraining"])
+        configs = [_run(given, pretraining) for given in _combinations(content)]
+        runs = {config.run_id: config for config in configs}
+        if len(runs) < len(configs):
+            raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{display_path(path)}: {error}") from error
+    references = tuple(content["references"])
+    return Study(content["study"], content["title"], notebooks, runs, references, pretraining)
+
+
+def _pretraining(parameters: dict | None) -> "PretrainConfig | None":
+    if parameters is None:
+        return None
+    # Imported when asked for: it takes seconds, and most studies have none.
+    from nlalib.training.pretraining import PretrainConfig
+
+    return PretrainConfig.from_parameters(parameters)
+
+
+def _run(parameters: dict, pretraining: "PretrainConfig | None") -> RunConfig:
+    """Return the checked run, with the path of the weights that pre-training leaves."""
+    if parameters.get("initial_weights") == FROM_PRETRAINING:
+        if pretraining is None:
+            raise ValueError(
+                f"initial_weights is {FROM_PRETRAINING!r}, but the study has no such key with "
+                f"the parameters of {PRETRAINING_NOTEBOOK}"
+            )
+        weights = display_path(pretraining.folder / "weights.safetensors")
+        parameters = {**parameters, "initial_weights": weights}
+    return RunConfig.from_parameters(parameters)
+
+
+def _combinations(content: dict) -> list[dict]:
+    """Return the parameters of each run: `fixed` with every combination of `grid`."""
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    return [run for grid in grids for run in _products(content["fixed"] or {}, grid or {})]
+
+
+def _check_grid(grid) -> None:
+    if not isinstance(grid, dict | list | None) or (
+        isinstance(grid, list) and not all(isinstance(part, dict) for part in grid)
+    ):
+        raise TypeError(
+            f"grid is {grid!r}; expected lists of values by parameter, or a list of such grids"
+        )
+
+
+def _products(fixed: dict, grid: dict) -> list[dict]:
+    both = sorted(set(fixed) & set(grid))
+    if both:
+        raise ValueError(f"{', '.join(both)} stands both in fixed and in grid")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"grid: {name} is {values!r}; expected a list of values")
+    return [
+        {**fixed, **dict(zip(grid, values, strict=True))}
+        for values in itertools.product(*grid.values())
+    ]
+
+
+def training_command(config: RunConfig) -> str:
+    """Return the papermill command that makes one run by hand, from the project's root.
+
+    It gives the parameters that differ from the notebook's defaults.
+    """
+    default = RunConfig()
+    words = ["papermill", f"notebooks/{TRAINING_NOTEBOOK}.ipynb", f"runs/{config.run_id}.ipynb"]
+    for name, value in vars(config).items():
+        if value == getattr(default, name):
+            continue
+        if isinstance(value, dict):
+            settings = yaml.safe_dump({name: value}, default_flow_style=True, width=10**6)
+            words += ["-y", settings.strip()]
+        else:  # -r keeps text as text, also where it looks like a number
+            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+    # papermill wants the folder of its output to be there.
+    return f"mkdir -p runs && {shlex.join(words)}"

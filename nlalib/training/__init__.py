@@ -1,0 +1,1 @@
+"""A run: its parameters, its loop, what it leaves behind."""

@@ -1,0 +1,173 @@
+"""What a frozen encoder knows of expressions: a linear probe, and an interval for a difference.
+
+A probe says how far a linear classifier gets with features that nobody tuned for the task. It
+ranks encoders; it is no accuracy that a network trained on labels should be compared with.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from nlalib.data.pixels import read_images
+from nlalib.networks.normalisation import normalise
+from nlalib.training.loop import to_tensor
+
+# Inverse strength of the L2 penalty, tried on held-out images.
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+_BATCH = 256
+
+
+@torch.no_grad()
+def frozen_features(
+    model: nn.Module, images: np.ndarray, positions: np.ndarray, device: str = "cpu"
+) -> np.ndarray:
+    """Return the features of unaugmented images, with the model as it is.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its forward returns a `nlalib.networks.registry.Representation`.
+    images : numpy.ndarray, (N, size, size, 3) uint8
+    positions : numpy.ndarray, (n,) int
+        Of the images that are asked for.
+    device : str
+        To which the model is moved.
+
+    Returns
+    -------
+    numpy.ndarray, (n, D) float32
+    """
+    model = model.to(device).eval()
+    parts = []
+    for start in range(0, len(positions), _BATCH):
+        pixels = to_tensor(read_images(images, positions[start : start + _BATCH])).to(device)
+        parts.append(model(normalise(pixels)).features.float().cpu())
+    return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What `linear_probe` found: the penalty chosen, and class ids predicted for the test part."""
+
+    penalty: float
+    held_out_accuracy: float
+    predicted: np.ndarray
+
+
+def linear_probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Probe:
+    """Fit logistic regressions on standardised features and keep the best on held-out images.
+
+    Parameters
+    ----------
+    features : dict of numpy.ndarray, (n, D) float
+        For each of the parts "train", "held_out" and "test".
+    labels : dict of numpy.ndarray, (n,) int
+        For "train" and "held_out"; those of the test part have no use here.
+
+    Returns
+    -------
+    Probe
+        The test part takes no part in the choice of the penalty.
+    """
+    # Newton's method needs the digits: features of an untrained encoder are nearly collinear.
+    features = {part: values.astype(np.float64) for part, values in features.items()}
+    best = None
+    for penalty in PENALTIES:
+        classifier = make_pipeline(
+            StandardScaler(), LogisticRegression(C=penalty, solver="newton-cholesky")
+        )
+        classifier.fit(features["train"], labels["train"])
+        accuracy = float(classifier.score(features["held_out"], labels["held_out"]))
+        if best is None or accuracy > best.held_out_accuracy:
+            best = Probe(penalty, accuracy, classifier.predict(features["test"]))
+    return best
+
+
+def probe_encoder(model: nn.Module, images: np.ndarray, parts, labels, device: str = "cpu"):
+    """Return the `Probe` of a model's frozen features.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its forward returns a `nlalib.networks.registry.Representation`.
+    images : numpy.ndarray, (N, size, size, 3) uint8
+    parts, labels : numpy.ndarray, (N,)
+        The columns `part` ("train", "held_out", "test") and `label` of the index.
+    device : str
+    """
+    places = {part: np.flatnonzero(parts == part) for part in ("train", "held_out", "test")}
+    features = {
+        part: frozen_features(model, images, positions, device)
+        for part, positions in places.items()
+    }
+    known = {part: labels[places[part]] for part in ("train", "held_out")}
+    return linear_probe(features, known)
+
+
+def accuracy_difference(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    reference: np.ndarray,
+    *,
+    seed: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> dict[str, float]:
+    """Return the gain in accuracy over a reference, with a bootstrap interval over the images.
+
+    The two are compared on the same images, so the interval is one of paired differences. It
+    covers the choice of test images; not the seed of the training, nor the choice of its images.
+
+    Parameters
+    ----------
+    labels, predicted, reference : numpy.ndarray, (N,) int
+        True classes, those predicted, and those that the reference predicted.
+    seed : int
+        Of the resampling.
+    resamples : int
+    confidence : float
+        Share of resamples inside the interval (percentiles).
+
+    Returns
+    -------
+    dict of float, fractions
+        `accuracy`, `reference`, `difference`, `low`, `high`.
+
+    Raises
+    ------
+    ValueError
+        If the three arrays differ in length.
+    """
+    if not len(labels) == len(predicted) == len(reference):
+        raise ValueError(
+            f"{len(labels)} labels, {len(predicted)} and {len(reference)} predictions; expected "
+            "one of each for each test image"
+        )
+    right, reference_right = predicted == labels, reference == labels
+    gain = right.astype(float) - reference_right
+    if np.ptp(gain) == 0:
+        # Every resample is alike, which SciPy would answer with NaN.
+        low = high = float(gain[0])
+    else:
+        low, high = bootstrap(
+            (gain,),
+            np.mean,
+            n_resamples=resamples,
+            batch=100,
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return {
+        "accuracy": float(right.mean()),
+        "reference": float(reference_right.mean()),
+        "difference": float(gain.mean()),
+        "low": float(low),
+        "high": float(high),
+    }

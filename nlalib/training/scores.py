@@ -1,0 +1,45 @@
+"""What a finished run makes of its own training images: scores from which candidate sets come.
+
+For data sets without votes (RAF-DB's labels, AffectNet's), a model's most likely classes stand for
+what annotators might have said. The model has trained on these images, so it is surer of the given
+label than of a face that it has not seen, and knows wrong labels by heart the better the longer it
+trained: take a short run, or one that trained on other labels of the same images.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nlalib.data.labels import expressions
+from nlalib.data.pixels import image_array
+from nlalib.data.splits import TEST, TRAIN, dataset_root, load_dataset
+from nlalib.paths import runs_folder
+from nlalib.training.config import read_config, write_table
+from nlalib.training.devices import make_accelerator
+from nlalib.training.loop import load_learner, predict
+
+
+def write_scores(run_id: str) -> Path:
+    """Write `training_scores.parquet` in a finished run's folder, and return its path.
+
+    A row an image of the training and the held-out part: `image_id`, and `p_<expression>` for each
+    class, from the unaugmented image and the weights of the last epoch.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no finished run of that name.
+    """
+    config = read_config(runs_folder() / run_id)
+    index, _ = load_dataset(config)
+    images = image_array(index, root=dataset_root(config), size=config.image_size)
+    accelerator = make_accelerator(config.device, config.precision)
+    learner = load_learner(config, index[index["part"] == TRAIN])
+    positions = np.flatnonzero(index["part"] != TEST)
+    scores = predict(learner.to(accelerator.device), images, positions, accelerator)
+    table = pd.DataFrame(scores, columns=[f"p_{name}" for name in expressions(config.num_classes)])
+    table.insert(0, "image_id", index["image_id"].to_numpy()[positions])
+    path = config.folder / "training_scores.parquet"
+    write_table(path, table)
+    return path
