@@ -1,13 +1,12 @@
 """The README shows what the committed tables say."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from nlalib.__main__ import README_SECTIONS
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from places import ROOT
+
 MAX_BYTES = 2 * 1024**2
 # The modules that may name a device; everything else takes it as an argument.
 NAMES_DEVICE = {"devices.py", "config.py"}

@@ -2,7 +2,6 @@
 
 import json
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,10 @@ from nlalib.networks.face_resnet import (
     weights_file,
 )
 from nlalib.networks.normalisation import normalise
+from places import GOLDEN_FOLDER
 
 # What dlib 20.0.1 itself gives for five chips that anyone can make.
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "face_descriptors.json").read_text())
+GOLDEN = json.loads((GOLDEN_FOLDER / "face_descriptors.json").read_text())
 
 
 def golden_chips() -> list[np.ndarray]:

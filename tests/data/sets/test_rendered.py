@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,6 +32,7 @@ from nlalib.faces.geometry import (
     action_units,
     face_landmarks,
 )
+from places import GOLDEN_FOLDER
 
 PATHS = [f"rendered:3:{number}:{name}" for number, name in enumerate(BASIC_EXPRESSIONS)]
 NEUTRAL = BASIC_EXPRESSIONS.index("neutral")
@@ -413,7 +413,7 @@ def test_a_change_of_the_pictures_changes_the_version():
 
     Compared are means over squares of 12 x 12 pixels, which other processors give as well.
     """
-    golden = json.loads((Path(__file__).parent / "golden" / "rendered_faces.json").read_text())
+    golden = json.loads((GOLDEN_FOLDER / "rendered_faces.json").read_text())
     assert set(golden["versions"]) == {RENDERER_VERSION}
     pictures = np.stack([render_face(path, 48) for path in golden["paths"]])
     means = pictures.reshape(-1, 4, 12, 4, 12, 3).mean(axis=(2, 4))

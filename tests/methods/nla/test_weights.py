@@ -3,7 +3,6 @@
 import json
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -22,9 +21,10 @@ from nlalib.methods.nla.weights import (
     naw_weights,
     weight_at,
 )
+from places import GOLDEN_FOLDER
 
 # Numbers of the authors' code on random logits, float32.
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
+GOLDEN = json.loads((GOLDEN_FOLDER / "nla_released.json").read_text())["cases"]
 EVERY_LOSS = [*VARIANTS, "released_2025_03"]
 SCHEDULES = [(0, 60), (1, 60), (20, 60), (59, 60), (0, 1)]
 cases = pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"n{case['n']}")

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,8 +12,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
 from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
+from places import GOLDEN_FOLDER
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
+GOLDEN = json.loads((GOLDEN_FOLDER / "nla_released.json").read_text())["cases"]
 both_terms = pytest.mark.parametrize("term", [jensen_shannon, released_consistency])
 LARGE = 1e4
 

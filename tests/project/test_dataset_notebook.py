@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from test_audit import COUNTS, TEST, write_affectnet, write_affectnet_2017, write_rafdb
 
+from made_sets import COUNTS, TEST, write_affectnet, write_affectnet_2017, write_rafdb
 from nlalib.data.describe import imbalance_ratio
 from nlalib.paths import ROOT, figures_folder
 

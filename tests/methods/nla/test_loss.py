@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from torch.nn import functional
 from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
 from nlalib.methods.nla.loss import nla_loss
 from nlalib.methods.nla.weights import VARIANTS, naw_variant
+from places import GOLDEN_FOLDER
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "nla_released.json").read_text())["cases"]
+GOLDEN = json.loads((GOLDEN_FOLDER / "nla_released.json").read_text())["cases"]
 EVERY_VARIANT = [*VARIANTS, "released_2025_03"]
 LARGE = 1e4
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from test_audit import TEST, file_of, write_rafdb
 
+from made_sets import TEST, file_of, write_rafdb
 from nlalib.data.labels import BASIC_EXPRESSIONS
 from nlalib.report.leakage import leakage_table
 from nlalib.training.config import RunConfig

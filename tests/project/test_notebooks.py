@@ -16,7 +16,8 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 from papermill import inspect_notebook
 
-ROOT = Path(__file__).resolve().parents[1]
+from places import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 
