@@ -1,7 +1,9 @@
 """What a method is, and the registry that finds one by its name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -85,6 +87,11 @@ class Method(nn.Module):
         Whether a term of the loss is a sum over the batch, not a mean; then a run is one process.
     lr_factor : float
         Learning rate of the method's own parameters, relative to the network's.
+    weight_adds_to_one : bool
+        Whether a sample's loss is multiplied by 1 plus its fact `weight`, not by `weight` itself.
+    detectors : dict of str to "low" or "high"
+        Which of its facts may tell wrong labels, and whether a low or a high value speaks for
+        one. A setting may leave such a fact out.
     """
 
     two_views = False
@@ -92,6 +99,8 @@ class Method(nn.Module):
     keeps_samples = False
     sums_over_batch = False
     lr_factor = 1.0
+    weight_adds_to_one = False
+    detectors: ClassVar[dict[str, str]] = {}
 
     @property
     def has_own_layers(self) -> bool:
@@ -108,6 +117,18 @@ class Method(nn.Module):
     def predict(self, output: ModelOutput) -> Tensor:
         """Return the logits, (N, K), by which images without labels are judged."""
         return output.logits
+
+    def class_vectors(self, network: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Tensor:
+        """Return the vectors that stand for the classes, (K, D): the classifier's rows.
+
+        Needs no `setup`, so that a finished run can be asked by its settings and its files.
+
+        Parameters
+        ----------
+        network, own : Mapping of str to Tensor
+            Stored weights by their names: the network's, and those of the method itself.
+        """
+        return network["fc.weight"]
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -14,6 +14,7 @@ class without training images has weight 0, and K counts the classes that have s
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class ClassBalanced(Method):
     beta : float
         From 0 up to, but not including, 1.
     """
+
+    detectors: ClassVar = {"weight": "low"}
 
     def __init__(self, beta: float = 0.9999):
         super().__init__()

@@ -126,14 +126,15 @@ class Decoder(StoredTargets):
         averaged = self.momentum * stored + (1 - self.momentum) * within
         loss, facts = self.learn(logits, output, averaged)
         if self.uniformity:
-            loss = loss + self.uniformity * uniformity_loss(self.embeddings(output))
+            network = {"fc.weight": output.classifier.weight}
+            vectors = self.class_vectors(network, dict(self.named_parameters()))
+            loss = loss + self.uniformity * uniformity_loss(vectors)
         return loss, {**facts, **prediction_facts(logits, output.labels)}
 
     def predict(self, output: ModelOutput) -> Tensor:
         return self.label_decoder(output.feature_map) if self.uses_decoder else output.logits
 
-    def embeddings(self, output: ModelOutput) -> Tensor:
-        """Return the vectors that stand for the classes, (K, D)."""
+    def class_vectors(self, network, own):
         if self.uses_decoder:
-            return self.label_decoder.label_embeddings
-        return output.classifier.weight
+            return own["label_decoder.label_embeddings"]
+        return super().class_vectors(network, own)

@@ -8,6 +8,8 @@ What differs here: several classes instead of object against background, so that
 alpha, which balances those two; and the mean over samples instead of the sum over anchors.
 """
 
+from typing import ClassVar
+
 import torch
 from torch.nn import functional
 
@@ -24,6 +26,8 @@ class Focal(Method):
     gamma : float
         At least 0; 2 in the paper. With 0 it is cross-entropy.
     """
+
+    detectors: ClassVar = {"weight": "low"}
 
     def __init__(self, gamma: float = 2.0):
         super().__init__()

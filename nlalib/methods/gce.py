@@ -12,6 +12,8 @@ What differs here: nothing in the loss (the paper's truncated form, which leaves
 low p_y, is not built).
 """
 
+from typing import ClassVar
+
 import torch
 from torch.nn import functional
 
@@ -28,6 +30,8 @@ class GeneralisedCrossEntropy(Method):
     q : float
         Above 0, up to 1; 0.7 in the paper.
     """
+
+    detectors: ClassVar = {"weight": "low"}
 
     def __init__(self, q: float = 0.7):
         super().__init__()

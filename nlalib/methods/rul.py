@@ -19,6 +19,8 @@ a global generator: a killed run goes on with the draws that it would have had.
 The network's own classifier `fc` takes no part.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,7 @@ class RUL(Method):
     """
 
     lr_factor = 10.0
+    detectors: ClassVar = {"uncertainty": "high"}
 
     def __init__(self, dropout: float = 0.4, width: int = 64):
         super().__init__()
@@ -121,3 +124,6 @@ class RUL(Method):
 
     def predict(self, output: ModelOutput) -> Tensor:
         return self.classifier(self.mean_head(output.feature_map, None)).float()
+
+    def class_vectors(self, network, own):
+        return own["classifier.weight"]

@@ -17,6 +17,8 @@ a share of the epochs, by default the 10/40 of its shorter runs. A label that is
 batch counts from the sample's next turn on.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,6 +65,7 @@ class SCN(Method):
     """
 
     keeps_samples = True
+    detectors: ClassVar = {"weight": "low", "attention": "low"}
 
     def __init__(
         self,

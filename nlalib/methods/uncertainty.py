@@ -18,6 +18,7 @@ epoch e, so that a run which is resumed repeats its numbers.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ class Uncertainty(Method):
     """
 
     needs = ("votes",)
+    detectors: ClassVar = {"uncertainty": "high"}
 
     def __init__(self, draws: int = 10):
         super().__init__()

@@ -13,6 +13,8 @@ L_reg (between the image and its mirror) are NLA's. One candidate gives `nla`; w
 as candidates only L_reg is left.
 """
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
@@ -44,6 +46,8 @@ class WeightedByNLA(Method):
     """
 
     two_views = True
+    weight_adds_to_one = True
+    detectors: ClassVar = {"weight": "low"}
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """NLA: noise-aware adaptive weights, and consistency between an image and its mirror."""
 
+from typing import ClassVar
+
 from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.checks import checked_number
 from nlalib.methods.nla.loss import CONSISTENCIES, nla_loss, own_consistency
@@ -31,6 +33,9 @@ class NLA(Method):
     slope : float
         Of the schedule; 0 keeps the True case's covariance at 0, as it is in the first epoch.
     """
+
+    weight_adds_to_one = True
+    detectors: ClassVar = {"weight": "low"}
 
     def __init__(
         self,
