@@ -9,6 +9,7 @@ image at each epoch; NLA's True case is where p_gt >= p_nn), `weights.safetensor
 A study adds `executed`, when the run's notebook has run to its end.
 """
 
+import ast
 import difflib
 import fcntl
 import hashlib
@@ -17,7 +18,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -361,11 +362,45 @@ def refuse_unknown(given, known, what: str) -> None:
             raise ValueError(f"unknown {what} {name!r}; {hint}")
 
 
+def parameters_in_cells(history: list[str], expected: Collection[str]) -> list[str] | None:
+    """Return the names that the parameters cell and papermill's cell after it assign.
+
+    Parameters
+    ----------
+    history : list of str
+        Sources of the cells that a kernel ran, oldest first (IPython's `In`).
+    expected : collection of str
+        Names of parameters; the parameters cell is the latest with types that assigns one.
+
+    Returns
+    -------
+    list of str or None
+        None where no parameters cell was run.
+    """
+    injected: list[str] = []
+    for source in reversed(history):
+        try:
+            statements = ast.parse(source).body
+        except SyntaxError:
+            continue
+        typed = [one.target for one in statements if isinstance(one, ast.AnnAssign)]
+        plain = [
+            target for one in statements if isinstance(one, ast.Assign) for target in one.targets
+        ]
+        names = [target.id for target in typed + plain if isinstance(target, ast.Name)]
+        if typed and set(names) & set(expected):
+            return names + injected
+        if source.startswith("# Parameters"):  # papermill's first line
+            injected = names + injected
+    return None
+
+
 def notebook_parameters(namespace: dict, **expected: type) -> dict:
     """Return a notebook's parameters from its `globals()`, checked.
 
-    papermill only warns of a misspelt parameter, and injects it as one more variable. The first
-    cell after the parameters calls this, before anything else is defined.
+    papermill only warns of a misspelt parameter, and injects it as one more variable. What counts
+    is what the parameters cell and papermill's cell assign; whatever else a kernel holds, from an
+    earlier run of all cells or from a start-up file, is none of it.
 
     Parameters
     ----------
@@ -383,18 +418,16 @@ def notebook_parameters(namespace: dict, **expected: type) -> dict:
     """
     if not expected:
         expected = {parameter.name: parameter.type for parameter in fields(RunConfig)}
-    ipython = {"In", "Out"}
-    simple = (str, int, float, bool, dict, list, type(None))
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in ipython and isinstance(value, simple)
-    }
-    refuse_unknown(given, list(expected), "parameter")
+    # Outside a notebook (a script made of it) there is no history, and nothing was injected.
+    given = parameters_in_cells(namespace.get("In", []), expected)
+    if given is None:
+        given = [name for name in expected if name in namespace]
+    paths = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH", "PAPERMILL_CWD_PATH")
+    refuse_unknown([name for name in given if name not in paths], list(expected), "parameter")
     missing = [name for name in expected if name not in given]
     if missing:
         raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
-    return {name: checked_type(name, given[name], kind) for name, kind in expected.items()}
+    return {name: checked_type(name, namespace[name], kind) for name, kind in expected.items()}
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

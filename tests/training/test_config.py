@@ -325,31 +325,52 @@ def test_id_is_the_same_in_another_process():
         assert pool.apply(run_ids) == run_ids()
 
 
-def namespace_of_the_notebook(**injected) -> dict:
-    ipython = {"In": [], "Out": {}, "_": 1, "_ih": [], "get_ipython": print, "exit": print}
-    return {"__name__": "__main__", **ipython, **asdict(RunConfig()), **injected}
+def kernel_after(*cells: str, **already) -> dict:
+    """Return `globals()` as the cell after `cells` sees it, in a kernel that held `already`."""
+    namespace = dict(already)
+    for cell in cells:
+        exec(cell, namespace)
+    return {**namespace, "In": ["", *cells, "notebook_parameters(globals())"]}
+
+
+PARAMETERS_CELL = "\n".join(
+    f"{name}: object = {value!r}" for name, value in asdict(RunConfig()).items()
+)
 
 
 def test_notebook_parameters_come_back_checked():
-    assert notebook_parameters(namespace_of_the_notebook(epochs=5, lr=1)) == {
-        **asdict(RunConfig()),
-        "epochs": 5,
-        "lr": 1.0,
-    }
+    namespace = kernel_after(PARAMETERS_CELL, "# Parameters\nepochs = 5\nlr = 1\n")
+    assert notebook_parameters(namespace) == {**asdict(RunConfig()), "epochs": 5, "lr": 1.0}
 
 
 @pytest.mark.parametrize("value", ["x", 1, 1.0, True, None, [1], {"a": 1}])
 def test_notebook_refuses_a_misspelt_injected_variable(value):
     with pytest.raises(ValueError, match="unknown parameter 'epohcs'; did you mean 'epochs'"):
-        notebook_parameters(namespace_of_the_notebook(epohcs=value))
+        notebook_parameters(kernel_after(PARAMETERS_CELL, f"# Parameters\nepohcs = {value!r}"))
 
 
 def test_notebook_with_parameters_of_its_own():
-    assert notebook_parameters({"faces": 3, "In": []}, faces=int) == {"faces": 3}
+    assert notebook_parameters(kernel_after("faces: int = 3"), faces=int) == {"faces": 3}
     with pytest.raises(ValueError, match="the parameters cell lacks size"):
-        notebook_parameters({"faces": 3}, faces=int, size=int)
+        notebook_parameters(kernel_after("faces: int = 3", size=2), faces=int, size=int)
     with pytest.raises(TypeError, match="parameter faces is '3' of type str; expected int"):
-        notebook_parameters({"faces": "3"}, faces=int)
+        notebook_parameters(kernel_after("faces: int = '3'"), faces=int)
+
+
+def test_what_else_a_kernel_holds_is_no_parameter():
+    """Of a start-up file, of all cells run before, of a cell before the parameters were mended."""
+    cells = ["faces: int = 3\nszie: int = 2", "names = ['a']", "faces: int = 4\nsize: int = 2"]
+    namespace = kernel_after(*cells, started="by a start-up file")
+    assert notebook_parameters(namespace, faces=int, size=int) == {"faces": 4, "size": 2}
+
+
+def test_paths_that_papermill_injects_on_demand_are_taken():
+    injected = "# Parameters\nfaces = 5\nPAPERMILL_INPUT_PATH = 'a'\nPAPERMILL_OUTPUT_PATH = 'b'"
+    assert notebook_parameters(kernel_after("faces: int = 3", injected), faces=int) == {"faces": 5}
+
+
+def test_a_script_made_of_a_notebook_has_its_parameters():
+    assert notebook_parameters({"faces": 3, "other": 1}, faces=int) == {"faces": 3}
 
 
 def test_papermill_with_a_misspelt_parameter_stops_before_any_work(tmp_path, monkeypatch):
