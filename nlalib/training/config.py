@@ -36,13 +36,8 @@ from nlalib.data.sets.base import alignment_settings
 from nlalib.data.votes import LABEL_RULES
 from nlalib.files import writing
 from nlalib.methods import make_method
-from nlalib.networks.registry import (
-    BACKBONES,
-    FACE_WEIGHTS,
-    SMALLEST_IMAGES,
-    file_digest,
-    initialisation_name,
-)
+from nlalib.networks.initial_weights import FACE_WEIGHTS, file_digest, initialisation_name
+from nlalib.networks.registry import BACKBONES
 from nlalib.paths import ROOT, resolve, runs_folder
 from nlalib.training.augmentation import named_recipe
 
@@ -192,11 +187,10 @@ class RunConfig(Parameters):
         for name, least in {**at_least, **dict.fromkeys(not_negative, 0)}.items():
             if not least <= getattr(self, name) < float("inf"):  # false for NaN as well
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        smallest = SMALLEST_IMAGES.get(self.backbone, 0)
-        if self.image_size < smallest:
+        refusal = BACKBONES[self.backbone].refusal(self.image_size)
+        if refusal:
             raise ValueError(
-                f"image_size is {self.image_size}; the backbone {self.backbone} needs images of "
-                f"{smallest} pixels at least"
+                f"image_size is {self.image_size}; the backbone {self.backbone} {refusal}"
             )
         if self.initial_weights == FACE_WEIGHTS and self.backbone != "face_resnet":
             raise ValueError(
