@@ -23,7 +23,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nlalib.data.splits import dataset_parameters, load_dataset
+from nlalib.data.splits import load_dataset
+from nlalib.files import write_atomically
 from nlalib.paths import ROOT, display_path
 from nlalib.prepare import audit
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
@@ -43,7 +44,6 @@ from nlalib.report.frame import (
 from nlalib.report.leakage import leakage
 from nlalib.report.per_sample import study_epoch_facts
 from nlalib.report.studies import Study, read_study
-from nlalib.training.config import write_atomically
 
 # Whose tables the README shows; those of the grids are long, and read in their notebooks.
 README_STUDIES = ("embedded", "ferplus_small")
@@ -56,8 +56,8 @@ def check(config: str) -> None:
     unfinished = [run for run in read_study(config).runs.values() if not run.is_done]
     # Rendered faces are made and not read. Runs of a grid mostly share one data set.
     of_files = [run for run in unfinished if run.dataset != "rendered"]
-    for run in {dataset_parameters(run): run for run in of_files}.values():
-        index, dropped = load_dataset(run)
+    for run in {run.data: run for run in of_files}.values():
+        index, dropped = load_dataset(run.data)
         counts = ", ".join(f"{n:,} {part}" for part, n in index["part"].value_counts().items())
         print(f"{run.dataset}: {counts}; {dropped['images'].sum():,} images dropped")
 

@@ -1,11 +1,18 @@
-"""Writing to a disk that may be full, or that is not ours to write to."""
+"""Files that are whole or absent, locks, tables; on a disk that may be full or not ours."""
 
 import errno
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import filelock
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 class _Told(OSError):
@@ -16,6 +23,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 # A writer that gives no error number (torch.save, safetensors) met a full disk if this is left.
 _NEXT_TO_NOTHING = 1 << 20
+# Tables are encoded a group of rows at a time; Arrow keeps the memory of the largest for later.
+_ROWS_OF_A_GROUP = 16_384
+_DIGITS = 12  # of a file's SHA-256
 
 
 @contextmanager
@@ -67,3 +77,113 @@ def free_bytes(path: Path) -> int:
         if folder.is_dir():
             return shutil.disk_usage(folder).free
     raise FileNotFoundError(f"no folder above {path}")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename.
+
+    So the file at `path` is whole or absent, whenever the process is killed.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or the folder cannot be written; a file that was at `path` stays.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with writing(path):  # looks at the disk before the unfinished file gives its room back
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(unfinished)
+            unfinished.replace(path)
+    finally:
+        with suppress(OSError):  # where the folder itself is out of reach
+            unfinished.unlink()
+
+
+@contextmanager
+def locked(path: Path, busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path`; the lock ends with the process that holds it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Made where it is missing; its folder too. Whoever holds it may remove or rename it.
+    busy : str
+        What to say where another process holds it; "" to wait for that.
+
+    Raises
+    ------
+    RuntimeError
+        With the text `busy`.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=not busy)
+    except filelock.Timeout as error:
+        raise RuntimeError(busy) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` as JSON, atomically."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, lambda unfinished: unfinished.write_text(text))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write `table`, without its row labels, as a parquet file, atomically."""
+    write_atomically(
+        path,
+        lambda unfinished: table.to_parquet(
+            unfinished, index=False, row_group_size=_ROWS_OF_A_GROUP
+        ),
+    )
+    pa.default_memory_pool().release_unused()
+
+
+def join_tables(path: Path, files: list[Path]) -> None:
+    """Write the rows of all parquet `files` to one at `path`, atomically, a group at a time.
+
+    Raises
+    ------
+    ValueError
+        If one of them is damaged.
+    """
+
+    def join(unfinished: Path) -> None:
+        with _reading(files[0], path):
+            schema = pq.read_schema(files[0])
+        with pq.ParquetWriter(unfinished, schema) as writer:
+            for file in files:
+                with _reading(file, path):
+                    given = pq.ParquetFile(file)
+                for group in range(given.num_row_groups):
+                    with _reading(file, path):
+                        # Threads would keep memory of their own, which is not released.
+                        rows = given.read_row_group(group, use_threads=False)
+                    writer.write_table(rows)
+
+    write_atomically(path, join)
+    pa.default_memory_pool().release_unused()
+
+
+@contextmanager
+def _reading(file: Path, wanted: Path) -> Iterator[None]:
+    """Tell which parquet file is damaged, of those that `wanted` is made of."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file} is no whole parquet table ({error}): delete {wanted.parent} to make it anew"
+        ) from error
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 12 hexadecimal digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]

@@ -33,12 +33,12 @@ def loaded(tmp_path_factory):
         import numpy as np
 
         from nlalib.data.pixels import image_array
-        from nlalib.data.splits import dataset_root, load_dataset
+        from nlalib.data.splits import load_dataset
 
-        index, _ = load_dataset(config)
+        index, _ = load_dataset(config.data)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
-            images = image_array(index, root=dataset_root(config), size=config.image_size)
+            images = image_array(index, root=config.data.root, size=config.image_size)
             return index, np.array(images)
 
     return load

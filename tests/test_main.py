@@ -4,7 +4,6 @@ import pytest
 import yaml
 
 from nlalib.__main__ import check
-from nlalib.data.splits import dataset_parameters
 from nlalib.training.config import RunConfig
 
 
@@ -37,7 +36,7 @@ def test_finished_runs_need_no_data(tmp_path, monkeypatch):
 
 
 def test_runs_share_an_index_whatever_trains_on_it():
-    base = dataset_parameters(RunConfig())
-    assert dataset_parameters(RunConfig(method="ce", seed=3, epochs=9, batch_size=8)) == base
-    assert dataset_parameters(RunConfig(data_seed=1)) != base
-    assert dataset_parameters(RunConfig(noise_rate=0.1)) != base
+    base = RunConfig().data
+    assert RunConfig(method="ce", seed=3, epochs=9, batch_size=8).data == base
+    assert RunConfig(data_seed=1).data != base
+    assert RunConfig(noise_rate=0.1).data != base

@@ -8,7 +8,6 @@ digest of the header and of some images: a file that was cut off, overwritten or
 something else is seen before its first use, and built again.
 """
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -23,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nlalib.data.sets import rendered
 from nlalib.data.sets.ferplus import load_kaggle_images
-from nlalib.files import writing
+from nlalib.files import locked, writing
 from nlalib.paths import cache_folder
 
 _RENDERED = "rendered:"
@@ -221,30 +220,17 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     that was killed, and is removed, whatever array it belongs to.
     """
     for left in path.parent.glob("*.unfinished"):
-        # Not there any more: its builder has finished since. Writable, as NFS locks no other.
-        with suppress(FileNotFoundError), left.open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        with suppress(RuntimeError), locked(left, "it is being built"):
             left.unlink(missing_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    while True:
-        file = unfinished.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), unfinished.stat()):
-                break
-        file.close()  # the one before has renamed or removed it while this one waited
-    try:
-        yield file
-    except BaseException:
-        unfinished.unlink(missing_ok=True)  # while it is locked
-        with suppress(OSError):  # what is left to write finds no room either
-            file.close()
-        raise
-    unfinished.unlink(missing_ok=True)
-    file.close()
+    with locked(unfinished):
+        file = unfinished.open("wb")
+        try:
+            yield file
+        finally:
+            unfinished.unlink(missing_ok=True)  # while it is locked
+            with suppress(OSError):  # after a full disk, what is left finds no room either
+                file.close()
 
 
 def _decoded(

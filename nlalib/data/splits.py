@@ -1,12 +1,11 @@
 """From a run's parameters to an index with a training, a held-out and a test part."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from nlalib.data.candidates import candidate_sets, candidates_from_scores, random_candidates
+from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_noise import long_tailed, with_label_noise
 from nlalib.data.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, expressions
@@ -15,38 +14,12 @@ from nlalib.data.sets.ferplus import read_ferplus
 from nlalib.data.sets.rafdb import read_rafdb
 from nlalib.data.sets.rendered import rendered_index
 from nlalib.paths import resolve
-from nlalib.training.config import RunConfig
 
 # The parts that images play in a run.
 TRAIN, HELD_OUT, TEST = "train", "held_out", "test"
 
 
-def dataset_root(config: RunConfig) -> Path:
-    """Return the data set's folder: `data_root`, or `data/<dataset>` where that is empty."""
-    return resolve(config.data_root or f"data/{config.dataset}")
-
-
-def dataset_parameters(config: RunConfig) -> tuple:
-    """Return the parameters that `load_dataset` looks at: runs that share them share an index."""
-    names = (
-        "dataset",
-        "data_root",
-        "label_rule",
-        "num_classes",
-        "train_images",
-        "test_images",
-        "data_seed",
-        "noise_rate",
-        "noise_kind",
-        "label_file",
-        "imbalance_factor",
-        "held_out",
-    )
-    seed = config.seed if config.noise_rate or config.imbalance_factor > 1 else None
-    return (*(getattr(config, name) for name in names), seed)
-
-
-def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the index of a run and a table of what the set's label rule dropped.
 
     The index has one more column, `part`: "train", "held_out" (a stratified share of the
@@ -68,26 +41,26 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     ValueError
         If there are fewer images than asked for, or too few of a class to hold some out.
     """
-    index, dropped = _READERS[config.dataset](config)
-    if config.imbalance_factor > 1:
+    index, dropped = _READERS[choice.dataset](choice)
+    if choice.imbalance_factor > 1:
         index = long_tailed(
             index,
-            config.imbalance_factor,
-            config.num_classes,
-            config.seed,  # each seed has a subset of its own
-            images=config.train_images,
+            choice.imbalance_factor,
+            choice.num_classes,
+            choice.seed,  # each seed has a subset of its own
+            images=choice.train_images,
         )
     train = index[index["split"] == "train"]
     test = index[index["split"] == "test"]
-    if config.dataset != "rendered":
-        if config.imbalance_factor == 1:
-            train = stratified_subset(train, config.train_images, config.data_seed)
-        test = stratified_subset(test, config.test_images, config.data_seed)
-    kept, held_out = _stratified_split(train, config.data_seed, test_size=config.held_out)
-    if config.noise_rate and config.dataset != "rendered":
+    if choice.dataset != "rendered":
+        if choice.imbalance_factor == 1:
+            train = stratified_subset(train, choice.train_images, choice.data_seed)
+        test = stratified_subset(test, choice.test_images, choice.data_seed)
+    kept, held_out = _stratified_split(train, choice.data_seed, test_size=choice.held_out)
+    if choice.noise_rate and choice.dataset != "rendered":
         # After the split, which so is the same for every rate; a seed has wrong labels of its own.
         train = with_label_noise(
-            train, config.noise_rate, config.num_classes, config.seed, config.noise_kind
+            train, choice.noise_rate, choice.num_classes, choice.seed, choice.noise_kind
         )
         test = test.assign(true_label=test["label"], is_flipped=False)
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
@@ -95,21 +68,21 @@ def load_dataset(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     return index.reset_index(drop=True), dropped
 
 
-def _read_rendered(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _read_rendered(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     index = rendered_index(
-        train=config.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
-        test=config.test_images or sum(RAFDB_TEST_COUNTS.values()),
-        seed=config.data_seed,
-        flip_rate=config.noise_rate,
+        train=choice.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
+        test=choice.test_images or sum(RAFDB_TEST_COUNTS.values()),
+        seed=choice.data_seed,
+        flip_rate=choice.noise_rate,
     )
     return index, pd.DataFrame({"split": [], "reason": [], "images": []})
 
 
-def _read_rafdb(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    root = dataset_root(config)
-    if not config.label_file:
+def _read_rafdb(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
+    root = choice.root
+    if not choice.label_file:
         return read_rafdb(root)
-    index, dropped = read_rafdb(root, label_list=resolve(config.label_file))
+    index, dropped = read_rafdb(root, label_list=resolve(choice.label_file))
     clean = read_rafdb(root)[0].set_index("image_id")["label"]
     true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
     flipped = index["label"].to_numpy() != true_label
@@ -119,13 +92,11 @@ def _read_rafdb(config: RunConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 # Each takes the run's parameters and returns (index, dropped).
 _READERS = {
     "rendered": _read_rendered,
-    "ferplus": lambda config: read_ferplus(
-        dataset_root(config), rule=config.label_rule, num_classes=config.num_classes
+    "ferplus": lambda choice: read_ferplus(
+        choice.root, rule=choice.label_rule, num_classes=choice.num_classes
     ),
     "rafdb": _read_rafdb,
-    "affectnet": lambda config: read_affectnet(
-        dataset_root(config), num_classes=config.num_classes
-    ),
+    "affectnet": lambda choice: read_affectnet(choice.root, num_classes=choice.num_classes),
 }
 
 
@@ -145,7 +116,9 @@ def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
     return index[VOTE_COLUMNS[:num_classes]].to_numpy(np.float32)
 
 
-def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
+def training_candidates(
+    choice: DataChoice, candidates: CandidateChoice, rows: pd.DataFrame
+) -> np.ndarray:
     """Return the candidate label sets of training images, (N, K) bool, by the run's rule.
 
     The rule "random" takes the given labels and lets each other class in at random, "model" those
@@ -156,20 +129,20 @@ def training_candidates(config: RunConfig, rows: pd.DataFrame) -> np.ndarray:
     FileNotFoundError, ValueError
         If there is no file of scores, or it lacks images or classes.
     """
-    if config.candidate_rule == "random":
+    if candidates.candidate_rule == "random":
         return random_candidates(
             rows["label"].to_numpy(),
-            config.num_classes,
-            flip_rate=config.candidate_threshold,
-            seed=config.data_seed,
+            choice.num_classes,
+            flip_rate=candidates.candidate_threshold,
+            seed=choice.data_seed,
         )
-    if config.candidate_rule == "model":
-        scores = read_scores(config.candidate_scores, rows["image_id"], config.num_classes)
+    if candidates.candidate_rule == "model":
+        scores = read_scores(candidates.candidate_scores, rows["image_id"], choice.num_classes)
         return candidates_from_scores(
-            scores, int(config.candidate_threshold), rows["label"].to_numpy()
+            scores, int(candidates.candidate_threshold), rows["label"].to_numpy()
         )
-    votes = class_votes(rows, config.num_classes)
-    return candidate_sets(votes, config.candidate_rule, config.candidate_threshold)
+    votes = class_votes(rows, choice.num_classes)
+    return candidate_sets(votes, candidates.candidate_rule, candidates.candidate_threshold)
 
 
 def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from nlalib.data.choice import DATASETS
 from nlalib.data.sets import affectnet, ferplus, rafdb
 from nlalib.data.sets.rendered import rendered_index
+from nlalib.files import write_atomically
 from nlalib.paths import display_path, resolve
 from nlalib.prepare.aligned_images import FAILED, LANDMARK_SOURCES, REPORT_FILE, align_images
-from nlalib.training.config import DATASETS, write_atomically
 
 RENDERED_FACES = 200
 

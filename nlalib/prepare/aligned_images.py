@@ -15,7 +15,6 @@ the file, and is renamed into place when whole: a killed batch, started again, l
 finished images alone, redoes those whose source has changed, and still reports all of them.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -33,9 +32,9 @@ from nlalib.data.index import LANDMARK_COLUMNS
 from nlalib.data.sets import affectnet, ferplus
 from nlalib.data.sets.base import SETTINGS_FILE, alignment_settings
 from nlalib.data.sets.rendered import render_face
+from nlalib.files import locked, write_atomically, write_json
 from nlalib.prepare.alignment import TEMPLATE, align_face, warp_image
 from nlalib.prepare.face_detector import find_face
-from nlalib.training.config import write_atomically, write_json
 
 LANDMARK_SOURCES = ("given", "detected")
 REPORT_FILE = "alignment_report.csv"
@@ -256,11 +255,7 @@ def _sole_writer(root: Path, output: Path) -> Iterator[None]:
     holds = [path.name for path in output.iterdir()]
     if holds and SETTINGS_FILE not in holds and ".lock" not in holds:
         raise ValueError(f"{output} holds {holds[0]} and no aligned images; give an empty folder")
-    with (output / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another process is aligning into {output}; wait for it") from error
+    with locked(output / ".lock", f"another process is aligning into {output}; wait for it"):
         # What a killed batch left half written.
         for unfinished in output.rglob(".*.unfinished"):
             unfinished.unlink()

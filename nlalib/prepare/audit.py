@@ -22,6 +22,7 @@ from nlalib.data.labels import RAFDB_CODES
 from nlalib.data.sets import affectnet, ferplus, rafdb
 from nlalib.data.sets.base import class_table
 from nlalib.data.votes import label_from_votes
+from nlalib.files import write_json
 from nlalib.paths import display_path, resolve, runs_folder
 from nlalib.prepare.deviations import count_deviations
 from nlalib.prepare.duplicates import (
@@ -31,7 +32,6 @@ from nlalib.prepare.duplicates import (
     leaked_test_images,
     take_fingerprints,
 )
-from nlalib.training.config import write_json
 
 FITS, DIFFERS, UNREADABLE = "fits", "differs", "cannot be read"
 _LISTED = 20  # names of broken files in the report

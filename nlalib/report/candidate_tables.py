@@ -12,7 +12,6 @@ from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.splits import (
     TRAIN,
     class_votes,
-    dataset_parameters,
     load_dataset,
     training_candidates,
 )
@@ -48,9 +47,9 @@ def study_candidates(study: Study) -> pd.DataFrame:
     """
     runs = [config for config in study.runs.values() if learns_from_candidates(config)]
     tables = []
-    for parameters in dict.fromkeys(map(dataset_parameters, runs)):
-        same = [config for config in runs if dataset_parameters(config) == parameters]
-        index, _ = load_dataset(same[0])
+    for parameters in dict.fromkeys(config.data for config in runs):
+        same = [config for config in runs if config.data == parameters]
+        index, _ = load_dataset(same[0].data)
         train = index[index["part"] == TRAIN]
         labels = train["label"].to_numpy()
         has_votes = set(VOTE_COLUMNS) <= set(train)
@@ -66,7 +65,7 @@ def study_candidates(study: Study) -> pd.DataFrame:
                 other = RunConfig(**{**vars(same[0]), **change})
                 asked.setdefault((rule, threshold), other)
         for (rule, threshold), config in sorted(asked.items(), key=lambda item: item[0]):
-            candidates = training_candidates(config, train)
+            candidates = training_candidates(config.data, config.candidates, train)
             table = candidate_statistics(candidates, labels).reset_index()
             table["votes_covered"] = _votes_covered(candidates, votes, labels)
             table.insert(0, "used", (rule, threshold) in used)

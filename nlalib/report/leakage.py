@@ -3,7 +3,8 @@
 import pandas as pd
 
 from nlalib.data.labels import expressions
-from nlalib.data.splits import dataset_parameters, dataset_root, load_dataset
+from nlalib.data.splits import load_dataset
+from nlalib.files import write_atomically
 from nlalib.metrics import classification_metrics
 from nlalib.paths import display_path, figures_folder
 from nlalib.prepare.audit import examine_images, read_all
@@ -14,7 +15,7 @@ from nlalib.prepare.duplicates import (
     without_leaked,
 )
 from nlalib.report.studies import read_study
-from nlalib.training.config import RunConfig, write_atomically
+from nlalib.training.config import RunConfig
 
 METRICS = (
     "overall_accuracy",
@@ -54,7 +55,7 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
     ValueError
         If there is no run, or they are on several sets.
     """
-    places = {(run.dataset, dataset_root(run)) for run in runs}
+    places = {(run.dataset, run.data.root) for run in runs}
     if len(places) != 1 or runs[0].dataset == "rendered":
         raise ValueError(
             f"{len(runs)} finished runs on {sorted({run.dataset for run in runs}) or 'no set'}; "
@@ -64,10 +65,10 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
     images, _ = read_all(dataset, root)
     prints, files = examine_images(images, root, None)
     images, duplicates = images[files["decoded"]], find_duplicates(prints)
-    leaked_of = {dataset_parameters(run): _leaked_by_scope(run, images, duplicates) for run in runs}
+    leaked_of = {run.data: _leaked_by_scope(run, images, duplicates) for run in runs}
     rows = []
     for run in runs:
-        for (scope, twins), leaked in leaked_of[dataset_parameters(run)].items():
+        for (scope, twins), leaked in leaked_of[run.data].items():
             names = {"run_id": run.run_id, "method": run.method, "seed": run.seed}
             facts = _compare(pd.read_parquet(run.folder / "predictions.parquet"), leaked, run)
             rows.append(names | {"trained_on": scope, "twins": twins} | facts)
@@ -77,7 +78,7 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
 def _leaked_by_scope(
     run: RunConfig, images: pd.DataFrame, duplicates: Duplicates
 ) -> dict[tuple[str, str], list[str]]:
-    part = load_dataset(run)[0].set_index("image_id")["part"]
+    part = load_dataset(run.data)[0].set_index("image_id")["part"]
     in_run = images["image_id"].map(part).fillna("")
     of_set = in_run.where(in_run == "test", images["split"].where(images["split"] == "train", ""))
     scopes = images.assign(**dict(zip(SCOPES, (in_run, of_set), strict=True)))

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from nlalib.data.describe import vote_entropy
 from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.splits import TRAIN, dataset_parameters, load_dataset, training_candidates
+from nlalib.data.splits import TRAIN, load_dataset, training_candidates
 from nlalib.report.frame import identity_columns, require_done
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
@@ -270,7 +270,7 @@ def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.
         If the index has other labels than the run recorded: the data set has changed since.
     """
     if index is None:
-        index = load_dataset(config)[0]
+        index = load_dataset(config.data)[0]
     train = index[index["part"] == TRAIN]
     _check_samples(config, train)
     known = train[[c for c in ("image_id", "label", "true_label", "is_flipped") if c in train]]
@@ -279,7 +279,7 @@ def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.
         known["vote_entropy"] = vote_entropy(train)
     facts = pd.read_parquet(config.folder / "naw.parquet")
     if "identified" in facts:
-        known["candidates"] = training_candidates(config, train).sum(axis=1)
+        known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
     samples = facts.merge(known, on="image_id", how="left", validate="many_to_one")
     if samples["label"].isna().any():
         raise ValueError(
@@ -315,9 +315,9 @@ def study_epoch_facts(study: Study) -> pd.DataFrame:
     require_done(study)
     indices, tables = {}, []
     for config in study.runs.values():
-        key = dataset_parameters(config)
+        key = config.data
         if key not in indices:
-            indices[key] = load_dataset(config)[0]
+            indices[key] = load_dataset(config.data)[0]
         identity = identity_columns(config, study.name)
         facts = run_epoch_facts(config, indices[key]).assign(**identity)
         tables.append(facts[[*identity, "epoch", "metric", "value"]])

@@ -30,11 +30,12 @@ from skimage.filters import gaussian
 
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import TEST, TRAIN, dataset_parameters, dataset_root, load_dataset
+from nlalib.data.splits import TEST, TRAIN, load_dataset
+from nlalib.files import write_atomically
 from nlalib.metrics import CALIBRATION_BINS, classification_metrics
 from nlalib.report.frame import identity_columns, require_done
 from nlalib.report.studies import Study
-from nlalib.training.config import RunConfig, write_atomically
+from nlalib.training.config import RunConfig
 from nlalib.training.loop import load_learner, make_accelerator, predict
 
 # Noise, blur and contrast: make_cifar_c.py in hendrycks/robustness at 3050544; occlusion: ours.
@@ -191,11 +192,11 @@ def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> p
     groups = {}
     for config in study.runs.values():
         if not (config.folder / name).is_file():
-            key = (*dataset_parameters(config), config.image_size, config.device, config.precision)
+            key = (config.data, config.image_size, config.device, config.precision)
             groups.setdefault(key, []).append(config)
     for configs in groups.values():
-        index, _ = load_dataset(configs[0])
-        images = image_array(index, root=dataset_root(configs[0]), size=configs[0].image_size)
+        index, _ = load_dataset(configs[0].data)
+        images = image_array(index, root=configs[0].data.root, size=configs[0].image_size)
         for start in range(0, len(configs), _RUNS_AT_ONCE):
             some = configs[start : start + _RUNS_AT_ONCE]
             for run_id, table in run_robustness(some, index, images, seed).items():

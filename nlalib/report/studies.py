@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from nlalib.methods import METHODS
+from nlalib.parameters import checked_type, refuse_unknown
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
-from nlalib.training.config import RunConfig, checked_type, refuse_unknown
+from nlalib.training.config import RunConfig
 
 if TYPE_CHECKING:
     from nlalib.training.pretraining import PretrainConfig

@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import dataset_root, load_dataset
+from nlalib.data.splits import load_dataset
 from nlalib.paths import ROOT
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import started_processes
@@ -97,8 +97,8 @@ def main(arguments: Sequence[str]) -> None:
         index = pd.read_parquet(given.index)
         images = np.load(given.images, mmap_mode="r")
     else:
-        index, _ = load_dataset(config)
-        images = image_array(index, root=dataset_root(config), size=config.image_size)
+        index, _ = load_dataset(config.data)
+        images = image_array(index, root=config.data.root, size=config.image_size)
     train(config, index, images, report=lambda line: print(line, flush=True))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

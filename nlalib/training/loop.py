@@ -21,6 +21,7 @@ from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import read_images
 from nlalib.data.splits import HELD_OUT, TEST, TRAIN, class_votes, training_candidates
+from nlalib.files import join_tables, write_atomically, write_json, write_table
 from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
 from nlalib.methods.facts import prediction_facts
 from nlalib.metrics import (
@@ -29,21 +30,12 @@ from nlalib.metrics import (
     selected_epoch,
     vote_metrics,
 )
-from nlalib.networks.initial_weights import initialise
 from nlalib.networks.normalisation import normalise
-from nlalib.networks.registry import build_model
+from nlalib.networks.registry import build_model, initialise
 from nlalib.networks.representation import Representation
+from nlalib.parameters import RunParameters
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
-from nlalib.training.config import (
-    Parameters,
-    RunConfig,
-    environment,
-    join_tables,
-    locked,
-    write_atomically,
-    write_json,
-    write_table,
-)
+from nlalib.training.config import RunConfig, environment
 from nlalib.training.devices import (
     copy_buffers_of_the_first,
     deterministic_algorithms,
@@ -264,7 +256,7 @@ def train(
         train_in_processes(config, index, images, report)
     else:
         with (
-            locked(folder) if is_first_process() else nullcontext(),
+            config.locked() if is_first_process() else nullcontext(),
             deterministic_algorithms(config.deterministic),
         ):
             _train(config, index, images, report)
@@ -387,7 +379,7 @@ def load_optimization_state(state: dict, optimizer, scheduler, accelerator: Acce
         accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def read_checkpoint(path: Path, config: Parameters, part: str = "progress") -> dict:
+def read_checkpoint(path: Path, config: RunParameters, part: str = "progress") -> dict:
     """Return what `path` holds, on the CPU, where the recorded predictions belong.
 
     `part` is the name of something that a run's checkpoint has.
@@ -439,7 +431,9 @@ def make_learner(
     if "votes" in method.needs:
         targets["votes"] = torch.from_numpy(class_votes(training_rows, config.num_classes))
     if "candidates" in method.needs:
-        targets["candidates"] = torch.from_numpy(training_candidates(config, training_rows))
+        targets["candidates"] = torch.from_numpy(
+            training_candidates(config.data, config.candidates, training_rows)
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method.setup(

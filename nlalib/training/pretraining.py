@@ -9,7 +9,7 @@ of subsets and held-out images, and what the label rule drops.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nlalib.data.choice import DataChoice
 from nlalib.data.pixels import read_images
 from nlalib.data.splits import HELD_OUT, TRAIN
+from nlalib.files import write_atomically, write_json
 from nlalib.networks.masked_autoencoder import (
     EpochMasks,
     MaskedAutoencoder,
@@ -28,17 +30,11 @@ from nlalib.networks.masked_autoencoder import (
     visible_patches,
 )
 from nlalib.networks.normalisation import normalise
-from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
+from nlalib.networks.vision_transformer import VIT_SIZES, FaceTransformer, build_vit
+from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import display_path
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
-from nlalib.training.config import (
-    Parameters,
-    RunConfig,
-    environment,
-    locked,
-    write_atomically,
-    write_json,
-)
+from nlalib.training.config import RunConfig, environment, of_aligned_images
 from nlalib.training.loop import (
     batches,
     load_optimization_state,
@@ -51,48 +47,43 @@ from nlalib.training.loop import (
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 RESULTS_VERSION = 1
-# The test images only serve the probe; where a run reads and computes does not change its result.
-_NOT_IDENTITY = ("data_root", "test_images", "device")
 _EVALUATION_BATCH = 256
 _BETAS = (0.9, 0.95)  # of AdamW, as in He et al. 2022
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 @dataclass(frozen=True)
-class PretrainConfig(Parameters):
-    """The parameters of a pre-training run, with the defaults of `05_masked_pretraining.ipynb`."""
+class PretrainConfig(RunParameters):
+    """The parameters of a pre-training run, with the defaults of `05_masked_pretraining.ipynb`.
 
-    dataset: str = "rendered"
-    data_root: str = ""
-    label_rule: str = "argmax"
-    num_classes: int = 7
-    train_images: int = 1500
-    test_images: int = 400
-    data_seed: int = 0
-    held_out: float = 0.1
-    backbone: str = "vit_tiny_patch6"
-    mask_ratio: float = 0.75
-    decoder_width: int = 64
-    decoder_depth: int = 2
-    epochs: int = 8
-    batch_size: int = 32
-    lr: float = 2.0e-3
-    weight_decay: float = 0.05
-    augmentation: str = "flip"
-    precision: str = "fp32"
-    seed: int = 0
-    device: str = "auto"
+    The test images only serve the probe.
+    """
 
-    def __post_init__(self):
-        self.check_types()
-        if self.backbone not in VIT_SIZES:
-            raise ValueError(
-                f"backbone is {self.backbone!r}; masked pre-training needs one of "
-                f"{', '.join(VIT_SIZES)}"
-            )
-        named_recipe(self.augmentation)
-        # Checks what the two kinds of runs share.
+    dataset: str = parameter("rendered")
+    data_root: str = parameter("", identity=False)
+    label_rule: str = parameter("argmax")
+    num_classes: int = parameter(7)
+    train_images: int = parameter(1500)
+    test_images: int = parameter(400, identity=False)
+    data_seed: int = parameter(0)
+    held_out: float = parameter(0.1)
+    backbone: str = parameter("vit_tiny_patch6", choices=VIT_SIZES)
+    mask_ratio: float = parameter(0.75)
+    decoder_width: int = parameter(64)
+    decoder_depth: int = parameter(2)
+    epochs: int = parameter(8, at_least=1)
+    batch_size: int = parameter(32, at_least=2)
+    lr: float = parameter(2.0e-3, at_least=0)
+    weight_decay: float = parameter(0.05, at_least=0)
+    augmentation: str = parameter("flip")
+    precision: str = parameter("fp32", choices=("fp32", "bf16", "fp16"))
+    seed: int = parameter(0, at_least=0)
+    device: str = parameter("auto", identity=False, choices=("auto", "cpu", "cuda"))
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
         _ = self.data
+        named_recipe(self.augmentation)
         visible_patches(self.num_patches, self.mask_ratio)
         if self.decoder_width < 4 or self.decoder_width % 4 or self.decoder_depth < 0:
             raise ValueError(
@@ -101,13 +92,9 @@ class PretrainConfig(Parameters):
             )
 
     @property
-    def data(self) -> RunConfig:
-        """The parameters of a run on the same images, for `nlalib.data.splits.load_dataset`."""
-        shared = {parameter.name for parameter in fields(RunConfig)}
-        shared &= {parameter.name for parameter in fields(self)}
-        # Its own backbone stays: a run that only reads images needs none.
-        given = {name: getattr(self, name) for name in shared - {"backbone"}}
-        return RunConfig(**given, image_size=self.image_size)
+    def data(self) -> DataChoice:
+        """Which images the run sees, for `nlalib.data.splits.load_dataset`."""
+        return self.share(DataChoice)
 
     @property
     def image_size(self) -> int:
@@ -122,8 +109,8 @@ class PretrainConfig(Parameters):
     @property
     def identity(self) -> dict:
         """What changes the result: the parameters without places and devices."""
-        kept = {name: v for name, v in asdict(self).items() if name not in _NOT_IDENTITY}
-        return {**kept, **self.of_aligned_images, "results_version": RESULTS_VERSION}
+        aligned = of_aligned_images(self.data)
+        return {**self.of_identity, **aligned, "results_version": RESULTS_VERSION}
 
     @property
     def label(self) -> str:
@@ -164,7 +151,7 @@ def pretraining_table(config: PretrainConfig) -> pd.DataFrame:
     return table
 
 
-def random_encoder(config: PretrainConfig) -> nn.Module:
+def random_encoder(config: PretrainConfig) -> FaceTransformer:
     """Return the encoder before any training, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -279,7 +266,7 @@ def pretrain(
     so a run that was killed ends with the same numbers, bit by bit on the CPU.
     """
     report = report or (lambda line: None)
-    with locked(config.folder):
+    with config.locked():
         if config.is_done:
             report(f"already done: {config.run_id}")
             remove_what_resumes(config.folder)  # where a kill came just after `done`

@@ -13,9 +13,10 @@ import pandas as pd
 
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import TEST, TRAIN, dataset_root, load_dataset
+from nlalib.data.splits import TEST, TRAIN, load_dataset
+from nlalib.files import write_table
 from nlalib.paths import runs_folder
-from nlalib.training.config import read_config, write_table
+from nlalib.training.config import read_config
 from nlalib.training.devices import make_accelerator
 from nlalib.training.loop import load_learner, predict
 
@@ -32,8 +33,8 @@ def write_scores(run_id: str) -> Path:
         If there is no finished run of that name.
     """
     config = read_config(runs_folder() / run_id)
-    index, _ = load_dataset(config)
-    images = image_array(index, root=dataset_root(config), size=config.image_size)
+    index, _ = load_dataset(config.data)
+    images = image_array(index, root=config.data.root, size=config.image_size)
     accelerator = make_accelerator(config.device, config.precision)
     learner = load_learner(config, index[index["part"] == TRAIN])
     positions = np.flatnonzero(index["part"] != TEST)

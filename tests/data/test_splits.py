@@ -10,8 +10,6 @@ from nlalib.data.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_C
 from nlalib.data.sets.ferplus import FOLDERS
 from nlalib.data.splits import (
     class_votes,
-    dataset_parameters,
-    dataset_root,
     load_dataset,
     stratified_subset,
     training_candidates,
@@ -24,7 +22,7 @@ RENDERED = RunConfig(train_images=300, test_images=90, held_out=0.2)
 
 @pytest.fixture(scope="module")
 def rendered():
-    return load_dataset(RENDERED)
+    return load_dataset(RENDERED.data)
 
 
 def labelled(counts: dict[int, int], split: str, start: int = 0) -> pd.DataFrame:
@@ -81,19 +79,19 @@ def test_held_out_part_has_the_class_shares_of_the_training_images(rendered):
 
 
 def test_same_seed_same_index_other_seed_another(rendered):
-    again, _ = load_dataset(RENDERED)
+    again, _ = load_dataset(RENDERED.data)
     pd.testing.assert_frame_equal(again, rendered[0])
-    other, _ = load_dataset(RunConfig(train_images=300, test_images=90, data_seed=1))
+    other, _ = load_dataset(RunConfig(train_images=300, test_images=90, data_seed=1).data)
     assert not set(other["path"]) & set(again["path"])
     # The seed of the training touches no image.
-    same, _ = load_dataset(RunConfig(train_images=300, test_images=90, held_out=0.2, seed=5))
+    same, _ = load_dataset(RunConfig(train_images=300, test_images=90, held_out=0.2, seed=5).data)
     pd.testing.assert_frame_equal(same, again)
 
 
 def test_noise_changes_its_share_of_training_labels_and_no_other(rendered):
     clean, _ = rendered
     noisy, _ = load_dataset(
-        RunConfig(train_images=300, test_images=90, held_out=0.2, noise_rate=0.2)
+        RunConfig(train_images=300, test_images=90, held_out=0.2, noise_rate=0.2).data
     )
     labels = clean.set_index("image_id")["label"]
     is_changed = noisy["label"].to_numpy() != labels[noisy["image_id"]].to_numpy()
@@ -113,7 +111,7 @@ def test_all_rendered_images_are_as_many_as_rafdb_has(monkeypatch):
 
     monkeypatch.setattr(datasets, "rendered_index", stand_in)
     with pytest.raises(InterruptedError):
-        load_dataset(RunConfig(train_images=0, test_images=0, data_seed=3, noise_rate=0.1))
+        load_dataset(RunConfig(train_images=0, test_images=0, data_seed=3, noise_rate=0.1).data)
     train, test = sum(RAFDB_TRAIN_COUNTS.values()), sum(RAFDB_TEST_COUNTS.values())
     assert (train, test) == (12271, 3068)
     assert asked == {"train": train, "test": test, "seed": 3, "flip_rate": 0.1}
@@ -122,7 +120,7 @@ def test_all_rendered_images_are_as_many_as_rafdb_has(monkeypatch):
 def test_all_images_of_a_real_set_but_its_own_validation_split(ferplus):
     whole, dropped, asked = ferplus
     config = RunConfig(dataset="ferplus", train_images=0, test_images=0, label_rule="majority")
-    index, found_dropped = load_dataset(config)
+    index, found_dropped = load_dataset(config.data)
     wanted = set(whole.loc[whole["split"] != "validation", "image_id"])
     assert set(index["image_id"]) == wanted
     assert len(index) == len(wanted)
@@ -132,7 +130,7 @@ def test_all_images_of_a_real_set_but_its_own_validation_split(ferplus):
 
 def test_subset_of_a_real_set_has_the_counts_asked_for(ferplus):
     config = RunConfig(dataset="ferplus", train_images=150, test_images=50, held_out=0.1)
-    index, _ = load_dataset(config)
+    index, _ = load_dataset(config.data)
     counts = index.groupby(["part", "label"]).size().unstack()
     assert counts.loc["test"].tolist() == [25, 5, 20]
     assert (counts.loc["train"] + counts.loc["held_out"]).tolist() == [100, 20, 30]
@@ -141,14 +139,14 @@ def test_subset_of_a_real_set_has_the_counts_asked_for(ferplus):
 
 def test_too_many_images_asked_for(ferplus):
     with pytest.raises(ValueError, match="301 images asked for, but the set has 300; ask for few"):
-        load_dataset(RunConfig(dataset="ferplus", train_images=301, test_images=0))
+        load_dataset(RunConfig(dataset="ferplus", train_images=301, test_images=0).data)
     with pytest.raises(ValueError, match="101 images asked for, but the set has 100"):
-        load_dataset(RunConfig(dataset="ferplus", train_images=0, test_images=101))
+        load_dataset(RunConfig(dataset="ferplus", train_images=0, test_images=101).data)
 
 
 def test_too_few_images_to_hold_some_out():
     with pytest.raises(ValueError, match="20 images, 1 of the rarest class, cannot be split"):
-        load_dataset(RunConfig(train_images=20, test_images=10))
+        load_dataset(RunConfig(train_images=20, test_images=10).data)
 
 
 def test_subset_keeps_the_order_and_depends_on_the_seed():
@@ -163,9 +161,9 @@ def test_subset_keeps_the_order_and_depends_on_the_seed():
 
 
 def test_root_is_the_given_folder_or_the_one_of_the_set(tmp_path):
-    assert dataset_root(RunConfig(dataset="ferplus")) == ROOT / "data" / "ferplus"
-    assert dataset_root(RunConfig(data_root=str(tmp_path))) == tmp_path
-    assert dataset_root(RunConfig(data_root="data/mine")) == ROOT / "data" / "mine"
+    assert RunConfig(dataset="ferplus").data.root == ROOT / "data" / "ferplus"
+    assert RunConfig(data_root=str(tmp_path)).data.root == tmp_path
+    assert RunConfig(data_root="data/mine").data.root == ROOT / "data" / "mine"
 
 
 # Noise and imbalance on a tree of files, read by FERPlus' own reader.
@@ -196,7 +194,7 @@ def tree(tmp_path_factory) -> str:
 
 
 def loaded(tree: str, **changes) -> pd.DataFrame:
-    return load_dataset(RunConfig(**{**TREE, "data_root": tree, **changes}))[0]
+    return load_dataset(RunConfig(**{**TREE, "data_root": tree, **changes}).data)[0]
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "pair"])
@@ -249,7 +247,7 @@ def test_noise_on_a_long_tail_keeps_its_images(tree):
 
 
 def test_runs_share_an_index_where_they_load_the_same(tree):
-    """`dataset_parameters` is equal exactly where the index is."""
+    """`RunConfig.data` is equal exactly where the index is."""
     noise = {"noise_rate": 0.1}
     pairs = [
         ({"seed": 1}, {"seed": 2, "method": "ce"}, True),
@@ -259,8 +257,8 @@ def test_runs_share_an_index_where_they_load_the_same(tree):
     ]
     for first, second, equal in pairs:
         configs = [RunConfig(**TREE, data_root=tree, **changes) for changes in (first, second)]
-        names = [dataset_parameters(config) for config in configs]
-        indices = [load_dataset(config)[0] for config in configs]
+        names = [config.data for config in configs]
+        indices = [load_dataset(config.data)[0] for config in configs]
         assert (names[0] == names[1]) is indices[0].equals(indices[1]) is equal
 
 
@@ -271,8 +269,11 @@ def test_votes_of_the_classes_and_candidates_from_them(tree):
     assert votes.sum(axis=1).tolist() == [10] * len(index)
     assert votes.argmax(axis=1).tolist() == index["label"].tolist()
     config = RunConfig(**TREE, data_root=tree, method="proden")
-    assert np.array_equal(training_candidates(config, index), votes > 0)
+    assert np.array_equal(training_candidates(config.data, config.candidates, index), votes > 0)
     strict = RunConfig(**TREE, data_root=tree, method="proden", candidate_threshold=3.0)
-    assert np.array_equal(training_candidates(strict, index), np.eye(7, dtype=bool)[index["label"]])
+    assert np.array_equal(
+        training_candidates(strict.data, strict.candidates, index),
+        np.eye(7, dtype=bool)[index["label"]],
+    )
     with pytest.raises(ValueError, match="this data set has none; use ferplus or rendered"):
         class_votes(index.drop(columns=VOTE_COLUMNS[0]), 7)

@@ -764,7 +764,7 @@ def faces(tmp_path_factory):
         batch_size=16,
         device="cpu",
     )
-    index, _ = load_dataset(config)
+    index, _ = load_dataset(config.data)
     index = index.groupby("part").head(40).reset_index(drop=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))

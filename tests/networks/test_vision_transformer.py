@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlalib.networks.face_transformer import position_embedding
-from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
+from nlalib.networks.vision_transformer import VIT_SIZES, build_vit, position_embedding
 
 
 @pytest.fixture(scope="module")

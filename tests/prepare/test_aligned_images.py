@@ -116,7 +116,7 @@ def test_ferplus_trains_from_its_aligned_folder(faces, tmp_path):
     config = RunConfig(
         dataset="ferplus", data_root=str(output), train_images=0, test_images=0, held_out=0.4
     )
-    index, _ = load_dataset(config)
+    index, _ = load_dataset(config.data)
     images = image_array(index, root=output, size=SIZE)
     assert images.shape == (len(index), SIZE, SIZE, 3)
     # The reader's own resizing had nothing left to do.
@@ -132,7 +132,7 @@ def test_rafdb_trains_from_photographs_aligned_by_its_own_landmarks(faces, tmp_p
     config = RunConfig(
         dataset="rafdb", data_root=str(output), train_images=0, test_images=0, held_out=0.4
     )
-    index, _ = load_dataset(config)
+    index, _ = load_dataset(config.data)
     assert set(index["path"]) == set(table["output"])
     labels = original.set_index("image_id")["label"]
     assert index["label"].tolist() == labels[index["image_id"]].tolist()

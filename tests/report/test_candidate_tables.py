@@ -44,9 +44,9 @@ def test_rows_equal_a_loop_over_images(study):
     assert rules == {*candidate_tables.ALTERNATIVES, ("count", 4.0)}
     assert not table.duplicated(["rule", "threshold", "expression"]).any()
     config = next(c for c in study.runs.values() if c.candidate_threshold == 4.0)
-    index, _ = load_dataset(config)
+    index, _ = load_dataset(config.data)
     train = index[index["part"] == "train"]
-    members = training_candidates(config, train)
+    members = training_candidates(config.data, config.candidates, train)
     rows = table[(table["rule"] == "count") & (table["threshold"] == 4.0)].set_index("expression")
     for name in (*BASIC_EXPRESSIONS, "all"):
         inside = given = images = 0
@@ -64,7 +64,7 @@ def test_rows_equal_a_loop_over_images(study):
 
 
 def test_set_without_votes_has_the_rules_that_need_none(study, monkeypatch):
-    index, dropped = load_dataset(RunConfig(**STUDY["fixed"]))
+    index, dropped = load_dataset(RunConfig(**STUDY["fixed"]).data)
     bare = index.drop(columns=VOTE_COLUMNS)
     monkeypatch.setattr(candidate_tables, "load_dataset", lambda config: (bare, dropped))
     drawn = RunConfig(

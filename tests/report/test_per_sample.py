@@ -187,7 +187,7 @@ CONFIG = RunConfig(method="nla", train_images=120, test_images=40, noise_rate=0.
 
 @pytest.fixture(scope="module")
 def index():
-    return load_dataset(CONFIG)[0]
+    return load_dataset(CONFIG.data)[0]
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_facts_of_a_run(runs, index):
 def test_facts_of_a_study_name_their_runs(runs, index):
     configs = [CONFIG, replace(CONFIG, seed=1)]
     for config in configs:
-        write_run(config, load_dataset(config)[0])
+        write_run(config, load_dataset(config.data)[0])
     study = Study("tiny", "", {}, {config.run_id: config for config in configs})
     table = study_epoch_facts(study)
     assert table["run_id"].unique().tolist() == list(study.runs)
@@ -313,7 +313,7 @@ def test_relabelling_by_hand():
 def test_disambiguation_of_a_run_counts_its_own_candidate_sets(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path))
     config = RunConfig(method="proden", candidate_threshold=2.0, train_images=200, epochs=1)
-    train = load_dataset(config)[0].query("part == 'train'").reset_index(drop=True)
+    train = load_dataset(config.data)[0].query("part == 'train'").reset_index(drop=True)
     sizes, right = [], []
     identified = np.arange(len(train)) % 7
     for row, found in zip(train.to_dict("records"), identified, strict=True):

@@ -10,7 +10,7 @@ from scipy.ndimage import convolve1d
 from nlalib import __main__ as command_line
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import dataset_root, load_dataset
+from nlalib.data.splits import load_dataset
 from nlalib.metrics import CALIBRATION_BINS, expected_calibration_error
 from nlalib.report import robustness
 from nlalib.report.frame import OPTIONAL_TABLES
@@ -167,8 +167,8 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        index, _ = load_dataset(TINY)
-        images = image_array(index, root=dataset_root(TINY), size=TINY.image_size)
+        index, _ = load_dataset(TINY.data)
+        images = image_array(index, root=TINY.data.root, size=TINY.image_size)
         configs = (TINY, DECODER)
         for config in configs:
             train(config, index, images)

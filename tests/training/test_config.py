@@ -1,17 +1,13 @@
 """A run's parameters: the notebook and RunConfig agree, mistakes are refused, ids are stable."""
 
 import csv
-import errno
 import multiprocessing
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 
 import nbformat
-import numpy as np
-import pandas as pd
 import papermill
 import pytest
 import torch
@@ -20,16 +16,7 @@ from nlalib.networks.registry import BACKBONES
 from nlalib.paths import ROOT
 from nlalib.report.studies import read_study
 from nlalib.training.augmentation import RECIPES
-from nlalib.training.config import (
-    _LATER,
-    RunConfig,
-    environment,
-    join_tables,
-    notebook_parameters,
-    write_atomically,
-    write_json,
-    write_table,
-)
+from nlalib.training.config import RunConfig, environment
 
 NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 # Another value for each parameter that changes a run's result.
@@ -228,7 +215,10 @@ def test_each_parameter_that_changes_the_result_changes_the_id():
     assert len(ids) - len(set(ids)) == 1
 
 
-@pytest.mark.parametrize("name", _LATER)
+LATER = [one.name for one in fields(RunConfig) if one.metadata["later"]]
+
+
+@pytest.mark.parametrize("name", LATER)
 def test_later_parameters_leave_the_id_alone_where_they_are_at_their_default(name):
     default = {parameter.name: parameter.default for parameter in fields(RunConfig)}[name]
     base = RunConfig(**NEEDED.get(name, {}))
@@ -325,54 +315,6 @@ def test_id_is_the_same_in_another_process():
         assert pool.apply(run_ids) == run_ids()
 
 
-def kernel_after(*cells: str, **already) -> dict:
-    """Return `globals()` as the cell after `cells` sees it, in a kernel that held `already`."""
-    namespace = dict(already)
-    for cell in cells:
-        exec(cell, namespace)
-    return {**namespace, "In": ["", *cells, "notebook_parameters(globals())"]}
-
-
-PARAMETERS_CELL = "\n".join(
-    f"{name}: object = {value!r}" for name, value in asdict(RunConfig()).items()
-)
-
-
-def test_notebook_parameters_come_back_checked():
-    namespace = kernel_after(PARAMETERS_CELL, "# Parameters\nepochs = 5\nlr = 1\n")
-    assert notebook_parameters(namespace) == {**asdict(RunConfig()), "epochs": 5, "lr": 1.0}
-
-
-@pytest.mark.parametrize("value", ["x", 1, 1.0, True, None, [1], {"a": 1}])
-def test_notebook_refuses_a_misspelt_injected_variable(value):
-    with pytest.raises(ValueError, match="unknown parameter 'epohcs'; did you mean 'epochs'"):
-        notebook_parameters(kernel_after(PARAMETERS_CELL, f"# Parameters\nepohcs = {value!r}"))
-
-
-def test_notebook_with_parameters_of_its_own():
-    assert notebook_parameters(kernel_after("faces: int = 3"), faces=int) == {"faces": 3}
-    with pytest.raises(ValueError, match="the parameters cell lacks size"):
-        notebook_parameters(kernel_after("faces: int = 3", size=2), faces=int, size=int)
-    with pytest.raises(TypeError, match="parameter faces is '3' of type str; expected int"):
-        notebook_parameters(kernel_after("faces: int = '3'"), faces=int)
-
-
-def test_what_else_a_kernel_holds_is_no_parameter():
-    """Of a start-up file, of all cells run before, of a cell before the parameters were mended."""
-    cells = ["faces: int = 3\nszie: int = 2", "names = ['a']", "faces: int = 4\nsize: int = 2"]
-    namespace = kernel_after(*cells, started="by a start-up file")
-    assert notebook_parameters(namespace, faces=int, size=int) == {"faces": 4, "size": 2}
-
-
-def test_paths_that_papermill_injects_on_demand_are_taken():
-    injected = "# Parameters\nfaces = 5\nPAPERMILL_INPUT_PATH = 'a'\nPAPERMILL_OUTPUT_PATH = 'b'"
-    assert notebook_parameters(kernel_after("faces: int = 3", injected), faces=int) == {"faces": 5}
-
-
-def test_a_script_made_of_a_notebook_has_its_parameters():
-    assert notebook_parameters({"faces": 3, "other": 1}, faces=int) == {"faces": 3}
-
-
 def test_papermill_with_a_misspelt_parameter_stops_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NLA_CACHE", str(tmp_path / "cache"))
@@ -384,67 +326,11 @@ def test_papermill_with_a_misspelt_parameter_stops_before_any_work(tmp_path, mon
     assert finished.returncode != 0
     assert "unknown parameter 'epoch'; did you mean 'epochs'?" in finished.stderr
     cells = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
-    (stopped,) = [n for n, cell in enumerate(cells) if "notebook_parameters(" in cell.source]
+    (stopped,) = [n for n, cell in enumerate(cells) if "from_notebook(" in cell.source]
     assert all(cell.execution_count is None for cell in cells[stopped + 1 :])
     assert len(cells) > stopped + 5
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "cache").exists()
-
-
-def test_failed_write_leaves_the_file_as_it_was(tmp_path):
-    path = tmp_path / "folder" / "file.json"
-    write_json(path, {"a": 1})
-
-    def fail(unfinished: Path):
-        unfinished.write_text("half")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text() == '{\n "a": 1\n}\n'
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_joined_tables_have_the_rows_of_all_files_in_order(tmp_path):
-    number = 40_000  # more than is written at a time
-    ids = [f"image {n}" for n in range(number)]
-    table = pd.DataFrame({"image_id": ids, "p": np.arange(number, dtype=np.float32)})
-    tables = [table, table.head(0), table.iloc[::-1]]
-    files = [tmp_path / f"{n}.parquet" for n in range(len(tables))]
-    for file, each in zip(files, tables, strict=True):
-        write_table(file, each)
-    join_tables(tmp_path / "all.parquet", files)
-    expected = pd.concat(tables, ignore_index=True)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "all.parquet"), expected)
-    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "all.parquet"])
-
-
-@pytest.mark.parametrize("damaged", [0, 1])
-@pytest.mark.parametrize("kept", [0, 3, -10])
-def test_a_table_that_is_cut_off_is_named_with_the_next_step(tmp_path, damaged, kept):
-    files = [tmp_path / "facts" / "1.parquet", tmp_path / "facts" / "2.parquet"]
-    for file in files:
-        write_table(file, pd.DataFrame({"p": [1.0, 2.0]}))
-    files[damaged].write_bytes(files[damaged].read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"{files[damaged].name} .*delete {tmp_path} "):
-        join_tables(tmp_path / "all.parquet", files)
-    assert list(tmp_path.iterdir()) == [tmp_path / "facts"]
-
-
-def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
-    path = tmp_path / "file.json"
-    write_json(path, {"a": 1})
-
-    def fail(unfinished: Path):
-        unfinished.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    message = r"no room to write .*file\.json: [\d,]+ bytes are free .*Free some, or .* NLA_RUNS"
-    with pytest.raises(OSError, match=message) as told:
-        write_atomically(path, fail)
-    assert told.value.errno == errno.ENOSPC
-    assert path.read_text() == '{\n "a": 1\n}\n'
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_environment_names_the_versions_also_without_git(monkeypatch):

@@ -17,8 +17,6 @@ from safetensors.torch import load_file
 from nlalib.data.pixels import image_array
 from nlalib.data.sets.base import SETTINGS_FILE
 from nlalib.data.splits import load_dataset
-from nlalib.networks.face_transformer import FaceTransformer
-from nlalib.networks.initial_weights import load_backbone
 from nlalib.networks.masked_autoencoder import (
     EpochMasks,
     MaskedAutoencoder,
@@ -28,7 +26,8 @@ from nlalib.networks.masked_autoencoder import (
     unpatchify,
     visible_patches,
 )
-from nlalib.networks.registry import build_model
+from nlalib.networks.registry import build_model, load_backbone
+from nlalib.networks.vision_transformer import FaceTransformer
 from nlalib.paths import ROOT
 from nlalib.training import pretraining as masked_pretraining
 from nlalib.training import probing
@@ -437,7 +436,7 @@ def test_images_do_not_depend_on_the_number_of_test_images(tiny):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"backbone": "resnet18"}, "masked pre-training needs one of vit_tiny_patch6"),
+        ({"backbone": "resnet18"}, "backbone is .resnet18.; it must be one of vit_tiny_patch6"),
         ({"mask_ratio": 0.0}, "choose one that hides some"),
         ({"decoder_width": 30}, "positive multiple of 4"),
         ({"augmentation": "blur"}, "unknown augmentation"),

@@ -29,12 +29,16 @@ def taught(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
         patch.setenv("NLA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        index, _ = load_dataset(TEACHER)
+        index, _ = load_dataset(TEACHER.data)
         images = image_array(index, root=ROOT, size=16)
         train(TEACHER, index, images)
         patch.setattr("sys.argv", ["nlalib", "scores", TEACHER.run_id])
         assert command_line.main() == 0
         yield index, images, TEACHER.folder / "training_scores.parquet"
+
+
+def candidates_of(config: RunConfig, rows):
+    return training_candidates(config.data, config.candidates, rows)
 
 
 def student(path, k: float, **changes) -> RunConfig:
@@ -60,7 +64,7 @@ def test_candidates_are_the_label_and_the_most_likely_classes(taught, k):
     index, _, path = taught
     rows = index[index["part"] == "train"].sample(frac=1, random_state=0)  # in another order
     table = pd.read_parquet(path).set_index("image_id")
-    found = training_candidates(student(path, k), rows)
+    found = candidates_of(student(path, k), rows)
     for members, (_, row) in zip(found, rows.iterrows(), strict=True):
         likely = table.loc[row["image_id"], COLUMNS].astype(float).nlargest(k).index
         wanted = {COLUMNS.index(name) for name in likely} | {row["label"]}
@@ -89,14 +93,14 @@ def test_missing_file_images_and_classes_are_named(taught, tmp_path):
     index, _, path = taught
     rows = index[index["part"] == "train"]
     with pytest.raises(FileNotFoundError, match=r"no scores at .*absent.*nlalib scores RUN_ID"):
-        training_candidates(student(tmp_path / "absent", 2), rows)
+        candidates_of(student(tmp_path / "absent", 2), rows)
     table = pd.read_parquet(path)
     table[table["image_id"] != rows["image_id"].iloc[1]].to_parquet(tmp_path / "fewer")
     with pytest.raises(ValueError, match=rf"lacks 1 of 160 .*first {rows['image_id'].iloc[1]}: "):
-        training_candidates(student(tmp_path / "fewer", 2), rows)
+        candidates_of(student(tmp_path / "fewer", 2), rows)
     table.drop(columns="p_fear").to_parquet(tmp_path / "without")
     with pytest.raises(ValueError, match="lacks p_fear: its run has other classes"):
-        training_candidates(student(tmp_path / "without", 2), rows)
+        candidates_of(student(tmp_path / "without", 2), rows)
 
 
 def test_rule_and_file_go_together():
