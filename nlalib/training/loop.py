@@ -30,8 +30,9 @@ from nlalib.metrics import (
     selected_epoch,
     vote_metrics,
 )
+from nlalib.networks.initial_weights import initialise
 from nlalib.networks.normalisation import normalise
-from nlalib.networks.registry import build_model, initialise
+from nlalib.networks.registry import build_model
 from nlalib.networks.representation import Representation
 from nlalib.parameters import RunParameters
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe

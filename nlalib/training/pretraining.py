@@ -30,7 +30,7 @@ from nlalib.networks.masked_autoencoder import (
     visible_patches,
 )
 from nlalib.networks.normalisation import normalise
-from nlalib.networks.vision_transformer import VIT_SIZES, FaceTransformer, build_vit
+from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
 from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import display_path
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
@@ -151,7 +151,7 @@ def pretraining_table(config: PretrainConfig) -> pd.DataFrame:
     return table
 
 
-def random_encoder(config: PretrainConfig) -> FaceTransformer:
+def random_encoder(config: PretrainConfig) -> nn.Module:
     """Return the encoder before any training, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -32,7 +32,7 @@ def frozen_features(
     Parameters
     ----------
     model : torch.nn.Module
-        Its forward returns a `nlalib.networks.registry.Representation`.
+        Its forward returns a `nlalib.networks.representation.Representation`.
     images : numpy.ndarray, (N, size, size, 3) uint8
     positions : numpy.ndarray, (n,) int
         Of the images that are asked for.
@@ -95,7 +95,7 @@ def probe_encoder(model: nn.Module, images: np.ndarray, parts, labels, device: s
     Parameters
     ----------
     model : torch.nn.Module
-        Its forward returns a `nlalib.networks.registry.Representation`.
+        Its forward returns a `nlalib.networks.representation.Representation`.
     images : numpy.ndarray, (N, size, size, 3) uint8
     parts, labels : numpy.ndarray, (N,)
         The columns `part` ("train", "held_out", "test") and `label` of the index.

@@ -1,21 +1,17 @@
-"""Networks: seeded weights, their size, and loading of weights from files of others."""
+"""Backbones: seeded weights, their size, and what they say of images."""
 
 import copy
 import functools
-import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from nlalib.networks.registry import (
-    BACKBONES,
-    build_model,
-    file_digest,
-    initialisation_name,
-    load_backbone,
-)
+from nlalib.networks import registry
+from nlalib.networks.registry import BACKBONES, build_model
+from nlalib.paths import ROOT
 
 
 @functools.cache  # building one takes a while
@@ -129,107 +125,45 @@ def test_resnet18_has_the_known_number_of_parameters():
 
 
 def test_unknown_backbone_lists_the_known():
-    with pytest.raises(ValueError, match="unknown backbone 'resnet19'; known are resnet18"):
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet19'; known are .*resnet18,"):
         build_model("resnet19", 7, seed=0)
 
 
-@pytest.fixture
-def model():
-    return copy.deepcopy(built("resnet18_narrow16", 7, 1))
+def test_backbones_say_which_images_they_take():
+    assert BACKBONES["resnet18"].refusal(16) == ""
+    assert BACKBONES["resnet18"].refusal(15) == "needs images of 16 pixels at least"
+    assert BACKBONES["face_resnet"].refusal(103) == ""
+    assert BACKBONES["face_resnet"].refusal(102) == "needs images of 103 pixels at least"
+    for side in (47, 49):
+        assert BACKBONES["vit_tiny_patch6"].refusal(side) == "needs images of 48 pixels"
+    assert BACKBONES["vit_tiny_patch6"].refusal(48) == ""
 
 
-@pytest.fixture
-def given():
-    """Weights of another network, with another number of classes."""
-    return weights_of(built("resnet18_narrow16", 5, 2))
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_the_smallest_image_is_one_that_the_network_can_see(backbone):
+    side = BACKBONES[backbone].smallest_image
+    with torch.no_grad():
+        seen = built(backbone, 7, 0).eval()(torch.zeros(1, 3, side, side))
+    assert seen.logits.shape == (1, 7)
+    assert min(seen.feature_map.shape[2:]) >= 1
 
 
-def assert_backbone_loaded(model, given, before):
-    after = weights_of(model)
-    for name, value in after.items():
-        wanted = before[name] if name.startswith("fc.") else given[name]
-        assert torch.equal(value, wanted), name
+def test_timm_is_imported_for_transformers_alone():
+    code = (
+        "import sys; from nlalib.networks.registry import build_model; "
+        "build_model('face_resnet', 7, 0); assert 'timm' not in sys.modules; "
+        "build_model('vit_tiny_patch6', 7, 0); assert 'timm' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_checkpoint_under_state_dict_with_module_prefix(model, given, tmp_path):
-    path = tmp_path / "msceleb.pth"
-    state = {f"module.{name}": value for name, value in given.items()}
-    torch.save({"state_dict": state, "epoch": 3}, path)
-    before = weights_of(model)
-    assert load_backbone(model, path) == ["fc.bias", "fc.weight"]
-    assert_backbone_loaded(model, given, before)
+def test_a_decorated_class_is_a_backbone_with_its_arguments(monkeypatch):
+    monkeypatch.setattr(registry, "BACKBONES", {})
 
+    @registry.register("wide", smallest_image=20, width=5)
+    class Wide(torch.nn.Linear):
+        def __init__(self, num_classes, width):
+            super().__init__(width, num_classes)
 
-def test_plain_state_dict_without_counters_of_normalisation(model, given, tmp_path):
-    path = tmp_path / "old.pth"
-    torch.save({n: v for n, v in given.items() if not n.endswith("num_batches_tracked")}, path)
-    before = weights_of(model)
-    load_backbone(model, path)
-    assert_backbone_loaded(model, given, before)
-
-
-def test_safetensors(model, given, tmp_path):
-    path = tmp_path / "weights.safetensors"
-    save_file({**given, "extra": torch.zeros(2)}, path)
-    before = weights_of(model)
-    assert load_backbone(model, path) == ["extra", "fc.bias", "fc.weight"]
-    assert_backbone_loaded(model, given, before)
-
-
-class Burglar:
-    """Unpickling it as code would make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def pickle_plainly(content, path):
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-@pytest.mark.parametrize("write", [torch.save, pickle_plainly])
-def test_pickle_with_code_is_refused_and_not_run(model, given, tmp_path, write):
-    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
-    write({"state_dict": given, "extra": Burglar(trace)}, path)
-    before = weights_of(model)
-    with pytest.raises(ValueError, match="holds more than tensors and is not opened"):
-        load_backbone(model, path)
-    assert not trace.exists()
-    assert_same(weights_of(model), before)
-
-
-def test_missing_file(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no weights at .*gone\.pth; give the path"):
-        load_backbone(model, tmp_path / "gone.pth")
-
-
-def test_weights_that_do_not_fit_change_nothing(model, given, tmp_path):
-    path = tmp_path / "wide.pth"
-    torch.save(weights_of(built("resnet18_narrow32", 7, 0)), path)
-    before = weights_of(model)
-    with pytest.raises(ValueError, match=r"does not fit .*: 100 of 100 .*first 'conv1\.weight'"):
-        load_backbone(model, path)
-    del given["layer2.0.conv1.weight"]
-    torch.save(given, path)
-    with pytest.raises(ValueError, match=r": 1 of 100 .*first 'layer2\.0\.conv1\.weight'"):
-        load_backbone(model, path)
-    torch.save(torch.zeros(3), path)
-    with pytest.raises(ValueError, match="holds a Tensor; expected a state dict"):
-        load_backbone(model, path)
-    assert_same(weights_of(model), before)
-
-
-def test_initialisation_names_the_file_and_its_content(tmp_path):
-    path = tmp_path / "msceleb.pth"
-    path.write_bytes(b"abc")
-    # SHA-256 of "abc", from the standard (FIPS 180-4).
-    assert file_digest(path) == "ba7816bf8f01"
-    assert initialisation_name(str(path)) == "msceleb@ba7816bf8f01"
-    assert initialisation_name("") == "random"
-    # Of the file's SHA-256, known without the file.
-    assert initialisation_name("dlib_face") == "dlib_face@55533b28a958"
-    with pytest.raises(FileNotFoundError, match="no weights at"):
-        initialisation_name(str(tmp_path / "gone.pth"))
+    assert registry.build_model("wide", 3, seed=0).weight.shape == (3, 5)
+    assert registry.BACKBONES["wide"].smallest_image == 20

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nlalib.networks.vision_transformer import VIT_SIZES, build_vit, position_embedding
+from nlalib.networks.face_transformer import position_embedding
+from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from nlalib.networks.registry import BACKBONES
+from nlalib.networks.registry import BACKBONES, Backbone
 from nlalib.networks.representation import Representation
 from nlalib.paths import ROOT
 from nlalib.training import launch
@@ -68,7 +68,7 @@ def train_as(rank: int, processes: int, port: int, runs: Path, config: RunConfig
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     torch.set_num_threads(1)
-    BACKBONES["resnet18_narrow16"] = Plain
+    BACKBONES["resnet18_narrow16"] = Backbone(Plain)
     written = []
     train(config, *data, report=lambda line: written.append((os.getpid(), line)))
     if rank:
@@ -104,7 +104,7 @@ def both(data, tmp_path_factory) -> tuple[Path, Path]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("one")))
-        patch.setitem(BACKBONES, "resnet18_narrow16", Plain)
+        patch.setitem(BACKBONES, "resnet18_narrow16", Backbone(Plain))
         one = train(TINY, *data)
     torch.set_num_threads(threads)
     runs = tmp_path_factory.mktemp("two")

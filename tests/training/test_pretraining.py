@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from nlalib.data.pixels import image_array
 from nlalib.data.sets.base import SETTINGS_FILE
 from nlalib.data.splits import load_dataset
+from nlalib.networks.face_transformer import FaceTransformer
+from nlalib.networks.initial_weights import load_backbone
 from nlalib.networks.masked_autoencoder import (
     EpochMasks,
     MaskedAutoencoder,
@@ -26,8 +28,7 @@ from nlalib.networks.masked_autoencoder import (
     unpatchify,
     visible_patches,
 )
-from nlalib.networks.registry import build_model, load_backbone
-from nlalib.networks.vision_transformer import FaceTransformer
+from nlalib.networks.registry import build_model
 from nlalib.paths import ROOT
 from nlalib.training import pretraining as masked_pretraining
 from nlalib.training import probing
