@@ -15,7 +15,6 @@ from nlalib.data.splits import (
     load_dataset,
     training_candidates,
 )
-from nlalib.methods import make_method
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 
@@ -30,6 +29,8 @@ ALTERNATIVES = (
 
 def learns_from_candidates(config: RunConfig) -> bool:
     """Return whether the run's method learns from candidate sets."""
+    from nlalib.methods import make_method  # PyTorch takes seconds; the tables need none
+
     return "candidates" in make_method(config.method, config.method_settings).needs
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nlalib.methods import METHODS
 from nlalib.parameters import checked_type, refuse_unknown
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
 from nlalib.training.config import RunConfig
@@ -74,6 +73,9 @@ def read_study(path: str | Path) -> Study:
         For a misspelt or missing key, an unknown value, a value of the wrong type, or two
         combinations that are one run.
     """
+    # Imported here, as by RunConfig: PyTorch takes seconds, and tables are read without it.
+    from nlalib.methods import METHODS
+
     path = resolve(path)
     if not path.is_file():
         known = ", ".join(display_path(p) for p in sorted((ROOT / "configs").glob("*.yaml")))
