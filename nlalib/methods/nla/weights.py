@@ -101,7 +101,7 @@ def naw_variant(variant: "str | NAWVariant", **changes) -> NAWVariant:
     ValueError
         For a name that is not in `VARIANTS`.
     """
-    if isinstance(variant, str):
+    if not isinstance(variant, NAWVariant):
         if variant not in VARIANTS:
             raise ValueError(f"unknown NAW variant {variant!r}; known are {', '.join(VARIANTS)}")
         variant = VARIANTS[variant]

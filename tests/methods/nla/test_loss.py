@@ -1,15 +1,14 @@
 """NLA's total loss against the released code's numbers and against its parts."""
 
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import entropy
 from torch.nn import functional
 
+import nla_by_hand
+from nla_by_hand import CHOICES
 from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
 from nlalib.methods.nla.loss import nla_loss
 from nlalib.methods.nla.weights import VARIANTS, naw_variant
@@ -45,30 +44,18 @@ def test_total_and_gradients_are_the_released_ones(case):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def total_by_hand(logits, flipped, labels, choice: dict, epoch: int, epochs: int) -> float:
+    lists = (logits.tolist(), flipped.tolist(), labels.tolist())
+    return nla_by_hand.total(*lists, choice, epoch, epochs)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("trade_off", [0.0, 0.3, 0.5, 1.0])
-def test_paper_total_by_hand(trade_off):
-    """lambda mean((1 + w) CE) + (1 - lambda) mean(JSD), sample by sample."""
-    logits, flipped, labels = random_views()
-    epoch, epochs = 5, 60
-    covariances = {
-        True: np.array([[0.8, -0.48], [-0.48, 0.8]]),
-        False: np.array([[0.8, 0.8 * 35 / 37], [0.8 * 35 / 37, 0.8]]),
-    }
-    covariances[True][[0, 1], [1, 0]] *= 1 - math.exp(-15 * epoch / epochs)
-    means = {True: np.array([0.5, 0.5]), False: np.array([0.3, 0.15])}
-    total = 0.0
-    for z, z_flipped, label in zip(logits, flipped, labels, strict=True):
-        p = z.softmax(0).detach().numpy()
-        q = z_flipped.softmax(0).detach().numpy()
-        point = np.array([p[label], np.delete(p, label).max()])
-        leads = bool(point[0] >= point[1])
-        deviation, sigma = point - means[leads], covariances[leads]
-        form = deviation @ np.linalg.inv(sigma) @ deviation
-        weight = math.exp(-form / 2) / (2 * math.pi * math.sqrt(np.linalg.det(sigma)))
-        total += trade_off * (1 + weight) * -math.log(point[0])
-        total += (1 - trade_off) * jensenshannon(p, q) ** 2
-    found = nla_loss(logits, flipped, labels, epoch=epoch, epochs=epochs, trade_off=trade_off)
-    assert found.item() == pytest.approx(total / len(labels), abs=1e-9)
+def test_total_by_hand(variant, trade_off):
+    views, given = random_views(), {"trade_off": trade_off}
+    expected = total_by_hand(*views, CHOICES[variant] | given, epoch=5, epochs=60)
+    found = nla_loss(*views, epoch=5, epochs=60, variant=variant, **given)
+    assert found.item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("variant", EVERY_VARIANT)
@@ -117,17 +104,9 @@ SCHEDULE = {"epoch": 4, "epochs": 60}
 @pytest.mark.parametrize("trade_off", [0.2, 0.5])
 def test_without_weighting_the_rest_is_cross_entropy_and_consistency(variant, trade_off):
     logits, flipped, labels = random_views()
-    given = {"variant": variant, "trade_off": trade_off, "weighting": False}
-    found = nla_loss(logits, flipped, labels, **given, **SCHEDULE)
-    total = 0.0
-    for z, z_flipped, label in zip(logits.detach(), flipped.detach(), labels, strict=True):
-        p, q = z.softmax(0).numpy(), z_flipped.softmax(0).numpy()
-        total += trade_off * -math.log(p[label]) / len(labels)
-        if variant == "paper":
-            total += (1 - trade_off) * jensenshannon(p, q) ** 2 / len(labels)
-        else:
-            m = ((z + z_flipped) / 2).softmax(0).numpy()
-            total += (1 - trade_off) * (entropy(m, p) + entropy(m, q)) / 2
+    given = {"trade_off": trade_off, "weighting": False}
+    found = nla_loss(logits, flipped, labels, variant=variant, **given, **SCHEDULE)
+    total = total_by_hand(logits, flipped, labels, CHOICES[variant] | given, **SCHEDULE)
     assert found.item() == pytest.approx(total, abs=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""NAW's weights against the released code's numbers and against plain loops over the formula."""
+"""NAW's weights against the released code's numbers and against the formula by hand."""
 
 import json
 import math
@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+import nla_by_hand
+from nla_by_hand import CHOICES
 from nlalib.methods.nla.weights import (
     VARIANTS,
     diagonal_covariance,
@@ -30,82 +32,6 @@ SCHEDULES = [(0, 60), (1, 60), (20, 60), (59, 60), (0, 1)]
 cases = pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"n{case['n']}")
 variants = pytest.mark.parametrize("variant", VARIANTS)
 losses = pytest.mark.parametrize("variant", EVERY_LOSS)
-
-
-# --- the formula once more, with nothing but `math` -----------------------------------------
-
-
-def covariance_from_axes(long_variance: float, ratio: float, along: tuple[int, int]):
-    """Return [[a, b], [b, d]] with variance `long_variance` along a diagonal, 1/ratio^2 across."""
-    (x, y), short = along, long_variance / ratio**2
-    return [
-        [(x * x * long_variance + y * y * short) / 2, x * y * (long_variance - short) / 2],
-        [x * y * (long_variance - short) / 2, (y * y * long_variance + x * x * short) / 2],
-    ]
-
-
-def parameters_by_hand(variant: str, epoch: int, epochs: int):
-    """Return (Sigma of the True case, Sigma of the False case, normalised)."""
-    scale = 1 - math.exp(-15 * epoch / epochs)
-    # Paper: sigma_11 = 0.8 and half axes 2 : 1 or 6 : 1, so that the two variances along the
-    # diagonals sum to 1.6 and are 4 : 1 or 36 : 1. Only the True case's covariance is scheduled.
-    true = covariance_from_axes(1.6 * 4 / 5, 2, along=(1, -1))
-    false = covariance_from_axes(1.6 * 36 / 37, 6, along=(1, 1))
-    if variant in ("released_2025_05", "released_2025_03"):
-        false = covariance_from_axes(2 * 0.91**2, 6, along=(1, 1))
-    if variant == "v_naw":
-        true, false = [[0.75, -0.5], [-0.5, 0.75]], [[0.85, 0.80], [0.80, 0.85]]
-    true = [[true[0][0], true[0][1] * scale], [true[1][0] * scale, true[1][1]]]
-    return true, false, variant != "v_naw"
-
-
-def form_by_hand(first, second, sigma) -> float:
-    """Return first' Sigma^-1 second, by the explicit inverse of a 2 x 2 matrix."""
-    (a, b), (c, d) = sigma
-    determinant = a * d - b * c
-    inverse = [[d / determinant, -b / determinant], [-c / determinant, a / determinant]]
-    return sum(first[i] * inverse[i][j] * second[j] for i in range(2) for j in range(2))
-
-
-def density_by_hand(first, second, mean, sigma, normalised) -> float:
-    from_mean = [[point[0] - mean[0], point[1] - mean[1]] for point in (first, second)]
-    value = math.exp(-form_by_hand(*from_mean, sigma) / 2)
-    if normalised:
-        value /= 2 * math.pi * math.sqrt(sigma[0][0] * sigma[1][1] - sigma[0][1] * sigma[1][0])
-    return value
-
-
-def point_by_hand(logits, label: int) -> tuple[float, float]:
-    largest = max(logits)
-    total = sum(math.exp(z - largest) for z in logits)
-    probabilities = [math.exp(z - largest) / total for z in logits]
-    return probabilities[label], max(p for k, p in enumerate(probabilities) if k != label)
-
-
-def weight_by_hand(first, second, variant: str, epoch: int, epochs: int) -> float:
-    """Return the weight of `first`; `second` is the same point but in March's release."""
-    true, false, normalised = parameters_by_hand(variant, epoch, epochs)
-    if first[0] >= first[1]:
-        return density_by_hand(first, second, (0.50, 0.50), true, normalised)
-    return density_by_hand(first, second, (0.30, 0.15), false, normalised)
-
-
-def weights_by_hand(logits, labels, variant: str, epoch: int, epochs: int) -> list[float]:
-    points = [point_by_hand(row, label) for row, label in zip(logits, labels, strict=True)]
-    return [weight_by_hand(point, point, variant, epoch, epochs) for point in points]
-
-
-def loss_by_hand(logits, labels, variant: str, epoch: int, epochs: int) -> float:
-    points = [point_by_hand(row, label) for row, label in zip(logits, labels, strict=True)]
-    terms = []
-    for first in points:
-        cross_entropy = -math.log(first[0])
-        mates = points if variant == "released_2025_03" else [first]
-        terms += [
-            weight_by_hand(first, second, variant, epoch, epochs) * cross_entropy
-            for second in mates
-        ]
-    return sum(terms) / len(terms)
 
 
 def slopes(function, logits: np.ndarray, step: float = 1e-6) -> np.ndarray:
@@ -163,8 +89,8 @@ def test_weights_are_the_released_ones(case, variant, key):
     logits, labels = as_tensors(case["logits"], case["labels"], torch.float32)
     schedule = {"epoch": case["epoch"], "epochs": case["epochs"], "variant": variant}
     close(naw_weights(logits, labels, **schedule), case[key])
-    by_hand = weights_by_hand(
-        case["logits"], case["labels"], variant, case["epoch"], case["epochs"]
+    by_hand = nla_by_hand.weights(
+        case["logits"], case["labels"], CHOICES[variant], case["epoch"], case["epochs"]
     )
     assert by_hand == pytest.approx(case[key], abs=1e-5)  # the loops are right as well
 
@@ -177,7 +103,7 @@ def test_losses_are_the_released_ones(case):
     close(may, np.mean(case["naw_loss_official_2025_05"]))
     march = naw_loss(logits, labels, variant="released_2025_03", **schedule)
     close(march, case["naw_loss_mean_official_2025_03"])
-    by_hand = loss_by_hand(case["logits"], case["labels"], "released_2025_03", **schedule)
+    by_hand = nla_by_hand.naw_loss(case["logits"], case["labels"], "released_2025_03", **schedule)
     assert by_hand == pytest.approx(case["naw_loss_mean_official_2025_03"], rel=1e-5)
 
 
@@ -194,15 +120,15 @@ def test_the_golden_cases_hold_both_kinds_of_samples():
 def test_weights_and_their_gradient_follow_the_formula(variant, epoch, epochs):
     values, labels = random_batch(6, seed=epoch)
     directions = np.random.default_rng(1).normal(size=6)
-    assert {p >= q for p, q in map(point_by_hand, values, labels)} == {True, False}
+    assert {p >= q for p, q in map(nla_by_hand.point, values, labels)} == {True, False}
 
     logits, targets = as_tensors(values, labels, requires_grad=True)
     weights = naw_weights(logits, targets, epoch=epoch, epochs=epochs, variant=variant)
-    close(weights, weights_by_hand(values, labels, variant, epoch, epochs), atol=1e-10)
+    close(weights, nla_by_hand.weights(values, labels, CHOICES[variant], epoch, epochs), atol=1e-10)
     weights.backward(torch.tensor(directions))
 
     def by_hand(z):
-        return np.dot(directions, weights_by_hand(z, labels, variant, epoch, epochs))
+        return np.dot(directions, nla_by_hand.weights(z, labels, CHOICES[variant], epoch, epochs))
 
     close(logits.grad, slopes(by_hand, values), atol=1e-7)
 
@@ -214,9 +140,13 @@ def test_loss_and_its_gradient_follow_the_formula(variant, epoch, epochs):
     schedule = {"variant": variant, "epoch": epoch, "epochs": epochs}
     logits, targets = as_tensors(values, labels, requires_grad=True)
     loss = naw_loss(logits, targets, **schedule)
-    close(loss, loss_by_hand(values, labels, **schedule), atol=1e-10)
+    close(loss, nla_by_hand.naw_loss(values, labels, **schedule), atol=1e-10)
     loss.backward()
-    close(logits.grad, slopes(lambda z: loss_by_hand(z, labels, **schedule), values), atol=1e-7)
+    close(
+        logits.grad,
+        slopes(lambda z: nla_by_hand.naw_loss(z, labels, **schedule), values),
+        atol=1e-7,
+    )
 
 
 @pytest.mark.parametrize(("ratio", "covariance"), [(2, 0.48), (6, 0.7568), (1, 0.0)])
@@ -266,8 +196,9 @@ def test_weights_span_what_is_known_of_the_releases(variant, true_range, false_r
 @variants
 def test_a_tie_belongs_to_the_true_case(variant):
     tie = torch.tensor([0.5], dtype=torch.float64)
-    true, _, normalised = parameters_by_hand(variant, 9, 60)
-    expected = density_by_hand((0.5, 0.5), (0.5, 0.5), (0.5, 0.5), true, normalised)
+    true, _ = nla_by_hand.gaussians(CHOICES[variant], 9, 60)
+    at = (0.5, 0.5)
+    expected = nla_by_hand.density(at, at, *true, CHOICES[variant]["normalised"])
     assert float(weight_at(tie, tie, epoch=9, epochs=60, variant=variant)) == pytest.approx(
         expected
     )
@@ -288,7 +219,7 @@ def test_without_slope_the_schedule_stays_at_its_first_epoch(epoch):
     still = naw_weights(
         *as_tensors(values, labels), epoch=epoch, epochs=60, variant=naw_variant("paper", slope=0.0)
     )
-    close(still, weights_by_hand(values, labels, "paper", 0, 60), atol=1e-10)
+    close(still, nla_by_hand.weights(values, labels, CHOICES["paper"], 0, 60), atol=1e-10)
 
 
 @pytest.mark.parametrize("case", ["true", "false"])
@@ -350,7 +281,7 @@ def test_the_loss_of_march_depends_on_batch_mates():
 def test_a_single_sample_has_no_batch_mates(variant):
     values, labels = random_batch(1)
     loss = naw_loss(*as_tensors(values, labels), variant=variant, epoch=7, epochs=60)
-    close(loss, loss_by_hand(values, labels, "released_2025_05", 7, 60), atol=1e-10)
+    close(loss, nla_by_hand.naw_loss(values, labels, "released_2025_05", 7, 60), atol=1e-10)
 
 
 # --- numbers at the limit --------------------------------------------------------------------
@@ -389,13 +320,10 @@ def test_the_weights_of_march_are_bounded_by_the_probabilities_alone():
     """
     corners = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
     largest = 0.0
-    for mean, sigma in zip(
-        ((0.5, 0.5), (0.3, 0.15)), parameters_by_hand("released_2025_03", 59, 60)[:2], strict=True
-    ):
+    for case in nla_by_hand.gaussians(CHOICES["released_2025_03"], 59, 60):
         for first in corners:
-            largest = max(
-                largest, *(density_by_hand(first, second, mean, sigma, True) for second in corners)
-            )
+            values = [nla_by_hand.density(first, second, *case, True) for second in corners]
+            largest = max(largest, *values)
     assert 2 < largest < 1e4
     logits = EXTREME.double()
     loss = naw_loss(
@@ -436,11 +364,9 @@ def test_weights_lie_between_zero_and_the_peak_of_their_case(rows, variant, epoc
     labels = torch.zeros(len(rows), dtype=torch.int64)
     weights = naw_weights(logits, labels, epoch=epoch, epochs=60, variant=variant)
     p_gt, p_nn = label_and_nearest_negative(logits, labels)
-    true, false, normalised = parameters_by_hand(variant, epoch, 60)
-    means = ((0.5, 0.5), (0.3, 0.15))
     peaks = [
-        density_by_hand(mean, mean, mean, sigma, normalised)
-        for mean, sigma in zip(means, (true, false), strict=True)
+        nla_by_hand.density(case[0], case[0], *case, CHOICES[variant]["normalised"])
+        for case in nla_by_hand.gaussians(CHOICES[variant], epoch, 60)
     ]
     assert weights.shape == (len(rows),)
     assert ((p_gt >= 0) & (p_nn >= 0) & (p_gt + p_nn <= 1 + 1e-6)).all()
