@@ -188,3 +188,11 @@ def test_epoch_is_the_recorded_one_and_no_position(metrics):
 def test_unknown_rule_lists_the_known(metrics):
     with pytest.raises(ValueError, match="unknown selection rule 'best'; known are last, best_val"):
         selected_epoch(metrics, "best")
+
+
+def test_confidence_on_an_edge_belongs_to_the_bin_below():
+    """0.6 is the upper edge of the ninth of 15 bins: it shares that bin with 0.58."""
+    probabilities = np.array([[0.6, 0.4], [0.58, 0.42]])
+    # Right and wrong: apart they would cost (0.4 + 0.58) / 2, together |0.5 - 0.59|.
+    found = expected_calibration_error(np.array([0, 1]), probabilities)
+    assert found == pytest.approx(0.09)

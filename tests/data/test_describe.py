@@ -205,3 +205,11 @@ def test_wrong_arguments_are_refused():
         vote_entropy(votes, "ten")
     with pytest.raises(ValueError, match=r"lack the columns \['votes_fear'\]"):
         vote_shares(votes.drop(columns="votes_fear"))
+
+
+def test_retest_entropies_are_over_all_ten_columns():
+    """Three images by the share of `unknown` alone: over expressions all would be unanimous."""
+    first = make_votes({"fear": 10}, {"fear": 9, "unknown": 1}, {"fear": 6, "unknown": 4})
+    second = make_votes({"fear": 5, "unknown": 5}, {"fear": 9, "unknown": 1}, {"anger": 10})
+    found = retest_agreement(first, second).at["all", "entropy_rank_correlation"]
+    assert found == pytest.approx(-1)

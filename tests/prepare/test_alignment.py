@@ -317,3 +317,29 @@ def test_importing_the_detector_loads_no_network():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_template_puts_eyes_and_mouth_where_the_text_says():
+    assert TEMPLATE.tolist() == [[0.35, 0.40], [0.65, 0.40], [0.50, 0.745]]
+
+
+def test_warping_interpolates_between_pixels():
+    """A ramp stays a ramp when it is enlarged: nearest pixels would make steps of it."""
+    ramp = np.repeat(np.arange(0, 200, 10, dtype=np.uint8)[None, :, None], 20, axis=0)
+    enlarge = similarity_transform(TEMPLATE * 20, TEMPLATE * 80)
+    crop = warp_image(np.repeat(ramp, 3, axis=2), enlarge, 80)[40, 8:-8, 0].astype(float)
+    assert set(np.diff(crop)) <= {2.0, 3.0}  # 10 grey levels over four pixels
+
+
+def test_blur_before_shrinking_is_half_of_what_a_pixel_grows():
+    """A point that is shrunk to a quarter: sigma = (4 - 1) / 2 pixels of the large image."""
+    point = np.zeros((400, 400, 3), np.uint8)
+    point[198:202, 198:202] = 255
+    shrink = similarity_transform(TEMPLATE * 400, TEMPLATE * 100)
+    crop = warp_image(point, shrink, 100)[:, :, 0].astype(float)
+    places = np.arange(400)
+    kernel = np.exp(-((places[:, None] - np.arange(198, 202)) ** 2) / (2 * 1.5**2)).sum(axis=1)
+    kernel /= np.sqrt(2 * np.pi) * 1.5
+    blurred = 255 * np.outer(kernel, kernel)
+    wanted = blurred.reshape(100, 4, 100, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))
+    assert np.abs(crop - wanted).max() < 3

@@ -12,6 +12,7 @@ from nlalib.prepare.duplicates import (
     CORRELATION,
     HASH_DISTANCE,
     Duplicates,
+    Fingerprints,
     count_twins,
     find_duplicates,
     fingerprint,
@@ -146,3 +147,42 @@ def test_leaked_images_and_predictions_without_them():
         without_leaked(predictions, list("fghi"))
     with pytest.raises(ValueError, match="9 images for 3 rows"):
         leaked_test_images(index[:3], images)
+
+
+def test_limits_are_those_that_were_looked_at():
+    """Set on FERPlus by eye; the text above the module says how."""
+    assert (HASH_DISTANCE, CORRELATION) == (10, 0.95)
+
+
+def two_thumbnails(monkeypatch, thumbnails, distance: int):
+    """Fingerprints whose hashes differ in as many bits as wanted."""
+    hashes = np.array([0, 2**distance - 1], dtype=np.uint64)
+    monkeypatch.setattr("nlalib.prepare.duplicates.perceptual_hashes", lambda _: hashes)
+    return Fingerprints(np.array([b"0" * 16, b"1" * 16], "V16"), np.array(thumbnails, np.uint8))
+
+
+@pytest.mark.parametrize(("distance", "found"), [(9, 1), (10, 1), (11, 0)])
+def test_hashes_at_the_limit_still_are_candidates(monkeypatch, distance, found):
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24))
+    prints = two_thumbnails(monkeypatch, [picture, picture], distance)
+    assert len(find_duplicates(prints).near) == found
+
+
+def test_thumbnails_are_compared_less_their_means(monkeypatch):
+    """Two bright pictures with nothing in common: only their brightness is alike."""
+    generator = np.random.default_rng(0)
+    bright = generator.integers(230, 256, (2, 24, 24))
+    assert len(find_duplicates(two_thumbnails(monkeypatch, bright, 0)).near) == 0
+
+
+def test_one_blank_of_a_pair_is_enough_to_leave_it_out(monkeypatch):
+    """The blank is the picture itself, with hardly any contrast: they correlate."""
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24))
+    blank = 100 + (picture > 127)
+    assert blank.std() < 2 < picture.std()
+    assert len(find_duplicates(two_thumbnails(monkeypatch, [picture, blank], 0)).near) == 0
+    plain = 100 + 40 * (picture > 127)
+    correlation = np.corrcoef(plain.ravel(), (100 + 10 * (picture > 127)).ravel())[0, 1]
+    assert correlation > 0.95
+    pair = [plain, 100 + 10 * (picture > 127)]
+    assert len(find_duplicates(two_thumbnails(monkeypatch, pair, 0)).near) == 1

@@ -176,3 +176,33 @@ def test_erased_rectangles_lie_in_the_stated_range():
 def test_unknown_recipe_lists_the_known():
     with pytest.raises(ValueError, match="unknown augmentation 'flips'; known are none, flip"):
         named_recipe("flips")
+
+
+def test_recipes_are_those_that_are_told():
+    """Pinned, as a recipe is compared with itself everywhere else."""
+    small = Recipe(flip_probability=0.5, rotation=10.0, scale=0.1, shift=0.06)
+    released = Recipe(
+        noise_probability=0.5,
+        noise_variance=30.0,
+        flip_probability=0.5,
+        erase_probability=0.5,
+        erase_area=(0.02, 0.3),
+    )
+    assert RECIPES["none"] == Recipe()
+    assert RECIPES["flip"] == Recipe(flip_probability=0.5)
+    assert RECIPES["affine"] == small
+    assert RECIPES["released"] == released
+
+
+def test_affine_views_are_interpolated():
+    """Half a pixel aside, each pixel is the mean of two neighbours."""
+    images, recipe = random_images(2), Recipe(shift=0.5 / SIDE)
+    shifted = augment(images, torch.arange(2), fixed_draws(2, c5=1.0), recipe)
+    plain = normalise(images)
+    wanted = (plain[..., :-1] + plain[..., 1:]) / 2
+    torch.testing.assert_close(shifted[..., :-1], wanted, rtol=0, atol=1e-4)
+
+
+def test_channel_means_are_the_released_ones_red_first():
+    assert MEAN == (0.577, 0.4494, 0.4001)
+    assert STANDARD_DEVIATION == (0.2628, 0.2395, 0.2383)
