@@ -55,7 +55,7 @@ def check(config: str) -> None:
     """Read each data set that unfinished runs need: a wrong folder shows before any work."""
     unfinished = [run for run in read_study(config).runs.values() if not run.is_done]
     # Rendered faces are made and not read. Runs of a grid mostly share one data set.
-    of_files = [run for run in unfinished if run.dataset != "rendered"]
+    of_files = [run for run in unfinished if not run.data.set.is_made]
     for run in {run.data: run for run in of_files}.values():
         index, dropped = load_dataset(run.data)
         counts = ", ".join(f"{n:,} {part}" for part, n in index["part"].value_counts().items())

@@ -1,16 +1,21 @@
 """Which images of which set a run sees, and with which labels: all that indexing needs to know."""
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlalib.data.candidates import CANDIDATE_RULES, THRESHOLD_RANGES
 from nlalib.data.label_noise import NOISE_KINDS
 from nlalib.data.labels import expressions
+from nlalib.data.sets import SETS
+from nlalib.data.sets.base import DataSet
 from nlalib.data.votes import LABEL_RULES
 from nlalib.parameters import Parameters, parameter
 from nlalib.paths import resolve
 
-DATASETS = ("rendered", "ferplus", "rafdb", "affectnet")
+# In a folder of images that `nlalib.prepare.aligned_images` made: how they were aligned.
+SETTINGS_FILE = "alignment.json"
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class DataChoice(Parameters):
     `seed` draws wrong labels and long tails, `data_seed` everything else.
     """
 
-    dataset: str = parameter("rendered", choices=DATASETS)
+    dataset: str = parameter("rendered", choices=SETS)
     data_root: str = ""
     label_rule: str = parameter("argmax", choices=tuple(LABEL_RULES))
     num_classes: int = 7
@@ -40,32 +45,68 @@ class DataChoice(Parameters):
         super().__post_init__()
 
     @property
+    def set(self) -> DataSet:
+        """The data set."""
+        return SETS[self.dataset]
+
+    @property
     def root(self) -> Path:
         """The data set's folder: `data_root`, or `data/<dataset>` where that is empty."""
         return resolve(self.data_root or f"data/{self.dataset}")
 
+    @property
+    def alignment(self) -> dict | None:
+        """How the set's images were aligned; None for a set as it ships."""
+        return alignment_settings(self.root)
+
     def check(self) -> None:
         """Refuse what the set cannot have: no parameter may change a run's id and nothing else."""
         expressions(self.num_classes)
-        if self.dataset != "ferplus" and self.label_rule != "argmax":
+        title = self.set.title
+        if self.num_classes not in self.set.class_numbers:
+            numbers = " or ".join(map(str, self.set.class_numbers))
+            raise ValueError(f"num_classes is {self.num_classes}; {title} has {numbers}")
+        if self.label_rule not in self.set.label_rules:
             raise ValueError(
-                f"label_rule is {self.label_rule!r}, which is for FERPlus: the labels of "
-                f"{self.dataset} are given; leave it at 'argmax'"
+                f"label_rule is {self.label_rule!r}, which is for "
+                f"{_titles('label_rules', self.label_rule)}: the labels of {title} are given; "
+                "leave it at 'argmax'"
             )
-        if self.dataset == "rafdb" and self.num_classes != 7:
-            raise ValueError(f"num_classes is {self.num_classes}; RAF-DB's basic part has 7")
-        if self.noise_kind != "symmetric" and (self.dataset == "rendered" or not self.noise_rate):
+        if self.noise_kind != "symmetric" and not self.noise_rate:
+            raise ValueError(f"noise_kind is {self.noise_kind!r}: it needs a noise_rate above 0")
+        if self.noise_kind not in self.set.noise_kinds:
             raise ValueError(
-                f"noise_kind is {self.noise_kind!r}: it needs a noise_rate above 0, and rendered "
-                "faces have symmetric noise only"
+                f"noise_kind is {self.noise_kind!r}; {title} has "
+                f"{' or '.join(self.set.noise_kinds)} noise only"
             )
-        if self.label_file and (self.dataset != "rafdb" or self.noise_rate):
+        if self.label_file and (not self.set.takes_label_file or self.noise_rate):
             raise ValueError(
-                "label_file is a list of noisy labels for rafdb; leave it empty for other sets, "
-                "and noise_rate at 0.0 with it"
+                f"label_file is a list of noisy labels for {_titles('takes_label_file', True)}; "
+                "leave it empty for other sets, and noise_rate at 0.0 with it"
             )
-        if self.imbalance_factor > 1 and self.dataset == "rendered":
-            raise ValueError("imbalance_factor is for the real sets; leave it at 1.0 for rendered")
+        if self.imbalance_factor > 1 and self.set.is_made:
+            raise ValueError(
+                f"imbalance_factor is for sets of photographs; leave it at 1.0 for {title}"
+            )
+
+
+def _titles(attribute: str, value) -> str:
+    """Return the titles of the sets that have `value` as, or among, an attribute."""
+    found = []
+    for data_set in SETS.values():
+        declared = getattr(data_set, attribute)
+        if declared is value or (isinstance(declared, tuple) and value in declared):
+            found.append(data_set.title)
+    return " and ".join(found)
+
+
+def alignment_settings(folder: str | os.PathLike) -> dict | None:
+    """Return how the images of a folder were aligned; None for a set as it ships.
+
+    It changes what a run computes, so it belongs to what a run is known by.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 @dataclass(frozen=True)

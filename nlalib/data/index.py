@@ -33,6 +33,8 @@ VOTE_NAMES = (*EXPRESSIONS, "unknown", "not_a_face")
 VOTE_COLUMNS = [f"votes_{name}" for name in VOTE_NAMES]
 LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 LANDMARK_COLUMNS = [f"{point}_{axis}" for point in LANDMARKS for axis in "xy"]
+# Landmarks in pixels of the image file, for alignment; no part of the index.
+POINT_COLUMNS = [f"{column}_pixels" for column in LANDMARK_COLUMNS]
 TRUE_COLUMNS = [f"true_{name}" for name in BASIC_EXPRESSIONS]
 
 REQUIRED = ["image_id", "path", "split", "label"]

@@ -3,14 +3,15 @@
 The array lies in `nlalib.paths.cache_folder()` under a name that is a digest of what it holds:
 paths, size of the images, and each file's length and time of change. It is written under another
 name and renamed when whole, so a file with the final name is never half written; the second of
-two processes that want the same array waits for the first. Behind the pixels stands a seal, a
-digest of the header and of some images: a file that was cut off, overwritten or put there by
-something else is seen before its first use, and built again.
+two processes that want the same array waits for the first. Behind the pixels stand a digest
+of all of them, and a seal, a digest of the header and of some images: a file that was cut off,
+overwritten or put there by something else is seen before its first use, and built again.
 """
 
 import hashlib
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,17 +19,17 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from nlalib.data.sets import rendered
-from nlalib.data.sets.ferplus import load_kaggle_images
+from nlalib.data.decoding import DECODER_VERSION, ImageReader
+from nlalib.data.sets.fer2013_table import TABLE_MARK
+from nlalib.data.sets.rendered import RENDERED_MARK, RENDERER_VERSION
 from nlalib.files import locked, writing
 from nlalib.paths import cache_folder
 
-_RENDERED = "rendered:"
-_TABLE = ".csv#"
 _SEALED_IMAGES = 64  # as many take part in the seal, evenly spread
 _SEAL_BYTES = hashlib.sha256().digest_size
+_TRAILER_BYTES = 2 * _SEAL_BYTES  # the digest of all images, and the seal
 
 
 def load_image(path: str, *, root: Path, size: int) -> np.ndarray:
@@ -50,24 +51,10 @@ def load_image(path: str, *, root: Path, size: int) -> np.ndarray:
 
     Raises
     ------
-    ValueError
-        If the file cannot be decoded.
+    FileNotFoundError, UndecodableImage
+        As `nlalib.data.decoding.ImageReader`.
     """
-    if path.startswith(_RENDERED):
-        return rendered.render_face(path, size)
-    if _TABLE in path:
-        table, _, row = path.rpartition("#")
-        image = Image.fromarray(load_kaggle_images(root / table, rows=[int(row)])[0])
-    else:
-        try:
-            image = Image.open(root / path)
-            image.load()
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(
-                f"image {path} in {root} does not decode ({error}); unpack the data set again, "
-                "or take the image out of its label file"
-            ) from error
-    return _resized(image, size)
+    return _resized(ImageReader(root, [path], size).read(path), size)
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
@@ -141,14 +128,34 @@ def read_images(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def images_digest(images: np.ndarray) -> str:
+    """Return a digest of all images, in their order: 64 hexadecimal digits.
+
+    It is made of a checksum (CRC-32) of each. A stored array carries it from when it was decoded,
+    so nothing is read again.
+    """
+    if isinstance(images, np.memmap) and images.filename and images.offset:
+        with Path(images.filename).open("rb") as file:
+            file.seek(images.offset + images.nbytes)
+            trailer = file.read()
+        if len(trailer) == _TRAILER_BYTES:
+            return trailer[:_SEAL_BYTES].hex()
+    content = hashlib.sha256()
+    for image in images:
+        content.update(_checksum(np.ascontiguousarray(image)))
+    return content.hexdigest()
+
+
+def _checksum(pixels) -> bytes:
+    return zlib.crc32(pixels).to_bytes(4, "little")
+
+
 def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
-    digest = hashlib.sha256(f"{size} {root}".encode())
-    if index["path"].str.startswith(_RENDERED).any():
-        digest.update(rendered.RENDERER_VERSION.encode())
+    digest = hashlib.sha256(f"{size} {root} {DECODER_VERSION} {RENDERER_VERSION}".encode())
     for path in index["path"]:
         digest.update(path.encode())
-        if not path.startswith(_RENDERED):
-            file = path.rpartition("#")[0] if _TABLE in path else path
+        if not path.startswith(RENDERED_MARK):
+            file = path.rpartition("#")[0] if TABLE_MARK in path else path
             try:
                 status = os.stat(root / file)
             except FileNotFoundError as error:
@@ -173,14 +180,15 @@ def _damage(path: Path, shape: tuple[int, ...]) -> str:
             return f"{found} {kind}, not {shape} uint8"
         start, pixels = file.tell(), int(np.prod(shape))
         length = os.fstat(file.fileno()).st_size
-        if length != start + pixels + _SEAL_BYTES:
-            return f"{length:,} bytes long, not {start + pixels + _SEAL_BYTES:,}"
+        if length != start + pixels + _TRAILER_BYTES:
+            return f"{length:,} bytes long, not {start + pixels + _TRAILER_BYTES:,}"
         file.seek(0)
         seal = hashlib.sha256(file.read(start))
         for position in _sealed(shape[0]):
             file.seek(start + position * (pixels // shape[0]))
             seal.update(file.read(pixels // shape[0]))
         file.seek(start + pixels)
+        seal.update(file.read(_SEAL_BYTES))
         return "" if file.read() == seal.digest() else "overwritten: their seal does not fit"
 
 
@@ -202,12 +210,15 @@ def _write(file: BinaryIO, images: Iterable[np.ndarray], shape: tuple[int, ...])
     with Path(file.name).open("rb") as written:
         seal = hashlib.sha256(written.read(start))
     sealed = set(_sealed(shape[0]))
+    content = hashlib.sha256()
     for position, image in enumerate(images):
         pixels = image.tobytes()
         file.write(pixels)
+        content.update(_checksum(pixels))
         if position in sealed:
             seal.update(pixels)
-    file.write(seal.digest())
+    seal.update(content.digest())
+    file.write(content.digest() + seal.digest())
     file.flush()
     os.fsync(file.fileno())
 
@@ -237,21 +248,8 @@ def _decoded(
     index: pd.DataFrame, root: Path, size: int, report: Callable[[str], None] | None
 ) -> Iterator[np.ndarray]:
     """Yield the images of the index, one after the other."""
-    tables = _tables(index, root)
+    reader = ImageReader(root, index["path"], size)
     for position, path in enumerate(index["path"]):
-        if path in tables:
-            yield _resized(Image.fromarray(tables[path]), size)
-        else:
-            yield load_image(path, root=root, size=size)
+        yield _resized(reader.read(path), size)
         if report and (position + 1) % 2000 == 0:
             report(f"decoded {position + 1:,} of {len(index):,} images")
-
-
-def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
-    """Return the images that stand as numbers in tables; row by row it would take hours."""
-    paths = index.loc[index["path"].str.contains(_TABLE, regex=False), "path"]
-    images = {}
-    for table, group in paths.groupby(paths.str.rsplit("#", n=1).str[0]):
-        rows = [int(path.rpartition("#")[2]) for path in group]
-        images.update(zip(group, load_kaggle_images(root / table, rows=rows), strict=True))
-    return images

@@ -8,11 +8,8 @@ from nlalib.data.candidates import candidate_sets, candidates_from_scores, rando
 from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_noise import long_tailed, with_label_noise
-from nlalib.data.labels import RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, expressions
-from nlalib.data.sets.affectnet import read_affectnet
-from nlalib.data.sets.ferplus import read_ferplus
-from nlalib.data.sets.rafdb import read_rafdb
-from nlalib.data.sets.rendered import rendered_index
+from nlalib.data.labels import expressions
+from nlalib.data.sets import SETS
 from nlalib.paths import resolve
 
 # The parts that images play in a run.
@@ -41,7 +38,7 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     ValueError
         If there are fewer images than asked for, or too few of a class to hold some out.
     """
-    index, dropped = _READERS[choice.dataset](choice)
+    index, dropped = choice.set.read(choice)
     if choice.imbalance_factor > 1:
         index = long_tailed(
             index,
@@ -52,12 +49,18 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     train = index[index["split"] == "train"]
     test = index[index["split"] == "test"]
-    if choice.dataset != "rendered":
+    for split, rows in {"train": train, "test": test}.items():
+        if rows.empty:
+            raise ValueError(
+                f"{choice.root} has no image of the split {split!r}: a run trains on one and is "
+                "tested on the other; unpack that part of the set too"
+            )
+    if not choice.set.is_made:
         if choice.imbalance_factor == 1:
             train = stratified_subset(train, choice.train_images, choice.data_seed)
         test = stratified_subset(test, choice.test_images, choice.data_seed)
     kept, held_out = _stratified_split(train, choice.data_seed, test_size=choice.held_out)
-    if choice.noise_rate and choice.dataset != "rendered":
+    if choice.noise_rate and not choice.set.is_made:
         # After the split, which so is the same for every rate; a seed has wrong labels of its own.
         train = with_label_noise(
             train, choice.noise_rate, choice.num_classes, choice.seed, choice.noise_kind
@@ -66,38 +69,6 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
     index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
     return index.reset_index(drop=True), dropped
-
-
-def _read_rendered(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
-    index = rendered_index(
-        train=choice.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
-        test=choice.test_images or sum(RAFDB_TEST_COUNTS.values()),
-        seed=choice.data_seed,
-        flip_rate=choice.noise_rate,
-    )
-    return index, pd.DataFrame({"split": [], "reason": [], "images": []})
-
-
-def _read_rafdb(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
-    root = choice.root
-    if not choice.label_file:
-        return read_rafdb(root)
-    index, dropped = read_rafdb(root, label_list=resolve(choice.label_file))
-    clean = read_rafdb(root)[0].set_index("image_id")["label"]
-    true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
-    flipped = index["label"].to_numpy() != true_label
-    return index.assign(true_label=true_label, is_flipped=flipped), dropped
-
-
-# Each takes the run's parameters and returns (index, dropped).
-_READERS = {
-    "rendered": _read_rendered,
-    "ferplus": lambda choice: read_ferplus(
-        choice.root, rule=choice.label_rule, num_classes=choice.num_classes
-    ),
-    "rafdb": _read_rafdb,
-    "affectnet": lambda choice: read_affectnet(choice.root, num_classes=choice.num_classes),
-}
 
 
 def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
@@ -111,7 +82,8 @@ def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:
     missing = sorted(set(VOTE_COLUMNS) - set(index))
     if missing:
         raise ValueError(
-            "annotators' votes are asked for, but this data set has none; use ferplus or rendered"
+            "annotators' votes are asked for, but this data set has none; use one of "
+            f"{', '.join(name for name, data_set in SETS.items() if data_set.has_votes)}"
         )
     return index[VOTE_COLUMNS[:num_classes]].to_numpy(np.float32)
 

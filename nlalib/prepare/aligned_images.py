@@ -25,13 +25,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from skimage.transform import AffineTransform
 
-from nlalib.data.index import LANDMARK_COLUMNS
-from nlalib.data.sets import affectnet, ferplus
-from nlalib.data.sets.base import SETTINGS_FILE, alignment_settings
-from nlalib.data.sets.rendered import render_face
+from nlalib.data.choice import SETTINGS_FILE, alignment_settings
+from nlalib.data.decoding import ImageReader, UndecodableImage
+from nlalib.data.image_files import open_image
+from nlalib.data.index import LANDMARK_COLUMNS, POINT_COLUMNS
+from nlalib.data.sets.base import IMAGE_ENDINGS
+from nlalib.data.sets.fer2013_table import TABLE_MARK
+from nlalib.data.sets.rendered import RENDERED_MARK
 from nlalib.files import locked, write_atomically, write_json
 from nlalib.prepare.alignment import TEMPLATE, align_face, warp_image
 from nlalib.prepare.face_detector import find_face
@@ -47,7 +50,6 @@ REPORT_COLUMNS = ["image_id", "path", "output", "outcome", "reason", "score", *L
 _VERSION = 1
 _RECORD = "alignment"
 _BLOCK, _REPORTED = 16, 1000
-_RENDERED, _TABLE, _ENDINGS = "rendered:", ".csv#", (".png", ".jpg", ".jpeg")
 
 
 def align_images(
@@ -107,8 +109,8 @@ def align_images(
     if size < 16:
         raise ValueError(f"size is {size}; a face needs at least 16 pixels")
     rows = _with_output(index)
-    in_pixels = landmarks == "given" and set(affectnet.POINT_COLUMNS) <= set(index.columns)
-    columns = affectnet.POINT_COLUMNS if in_pixels else LANDMARK_COLUMNS
+    in_pixels = landmarks == "given" and set(POINT_COLUMNS) <= set(index.columns)
+    columns = POINT_COLUMNS if in_pixels else LANDMARK_COLUMNS
     if landmarks == "given" and not set(columns) <= set(index.columns):
         raise ValueError(
             "the index has no landmarks that could be given; take landmarks='detected'"
@@ -120,8 +122,8 @@ def align_images(
         _check_settings(output, size, landmarks)
         for folder in {(output / name).parent for name in rows["output"]}:
             folder.mkdir(parents=True, exist_ok=True)
-        tables = _tables(root, rows["path"])
-        batch = _Batch(root, output, size, landmarks, in_pixels, tables)
+        reader = ImageReader(root, rows["path"], size)
+        batch = _Batch(root, output, size, landmarks, in_pixels, reader)
         jobs = list(zip(rows["path"], rows["output"], points, strict=True))
         blocks = [jobs[start : start + _BLOCK] for start in range(0, len(jobs), _BLOCK)]
         records = []
@@ -144,7 +146,7 @@ class _Batch:
     size: int
     landmarks: str
     in_pixels: bool
-    tables: dict[str, np.ndarray]  # the images that stand as numbers in a table: (N, 48, 48)
+    reader: ImageReader
 
     def align_block(self, jobs: list[tuple[str, str, np.ndarray]]) -> list[dict]:
         return [self.align(*job) for job in jobs]
@@ -156,13 +158,14 @@ class _Batch:
         if record is not None and record["source"] == source:
             return record
         try:
-            image = self.read(path)
+            # Landmarks that are given are of the pixels as they are stored, and turn the face.
+            image = self.reader.read(path, upright=self.landmarks == "detected")
         except FileNotFoundError:
             reason = NO_FILE
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # what Pillow raises
+        except UndecodableImage:
             reason = UNDECODABLE
         else:
-            crop, facts = self.crop(image, points)
+            crop, facts = self.crop(np.asarray(image.convert("RGB")), points)
             record = {"source": source} | facts
             write_atomically(target, lambda file: _save(file, crop, target.suffix, record))
             return record
@@ -172,23 +175,13 @@ class _Batch:
     def state(self, path: str, points: np.ndarray) -> str:
         """Say what an image is made from; another text means that it must be made again."""
         text = path
-        if not path.startswith(_RENDERED):
+        if not path.startswith(RENDERED_MARK):
             try:
                 status = os.stat(self.root / path.partition("#")[0])
             except FileNotFoundError:
                 return ""
             text += f" {status.st_size} {status.st_mtime_ns}"
         return text + (f" {points.ravel().tolist()}" if self.landmarks == "given" else "")
-
-    def read(self, path: str) -> np.ndarray:
-        """Return an image of the set in its own size, (height, width, 3), uint8."""
-        if path.startswith(_RENDERED):
-            return render_face(path, self.size)
-        table, _, row = path.rpartition("#")
-        if table in self.tables:
-            return np.repeat(self.tables[table][int(row), :, :, None], 3, axis=2)
-        with Image.open(self.root / path) as image:
-            return np.asarray(image.convert("RGB"))
 
     def crop(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, dict]:
         """Return the aligned image, and how it was made."""
@@ -233,17 +226,12 @@ def _with_output(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _output_path(image_id: str, path: str, split: str) -> str:
-    if path.startswith(_RENDERED):
+    if path.startswith(RENDERED_MARK):
         return path.replace(":", "_") + ".png"
-    if _TABLE in path:
-        return f"{ferplus.FOLDERS[split]}/{image_id}.png"
-    kept = Path(path).suffix.lower() in _ENDINGS
+    if TABLE_MARK in path:
+        return f"{split}/{image_id}.png"
+    kept = Path(path).suffix.lower() in IMAGE_ENDINGS
     return path if kept else str(Path(path).with_suffix(".jpg"))
-
-
-def _tables(root: Path, paths: pd.Series) -> dict[str, np.ndarray]:
-    names = {path.rpartition("#")[0] for path in paths if _TABLE in path}
-    return {name: ferplus.load_kaggle_images(root / name) for name in names}
 
 
 @contextmanager
@@ -299,7 +287,7 @@ def _save(file: Path, crop: np.ndarray, suffix: str, record: dict) -> None:
 def _read_record(path: Path) -> dict | None:
     """Return what `_save` wrote beside the pixels; None where there is no such image."""
     try:
-        with Image.open(path) as image:  # Reads the header, not the pixels.
+        with open_image(path) as image:  # Reads the header, not the pixels.
             return json.loads(image.info.get(_RECORD) or image.info.get("comment") or "null")
-    except (FileNotFoundError, UnidentifiedImageError, ValueError):
+    except (OSError, ValueError):
         return None

@@ -11,17 +11,14 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
-from nlalib.data.labels import RAFDB_CODES
-from nlalib.data.sets import affectnet, ferplus, rafdb
-from nlalib.data.sets.base import class_table
-from nlalib.data.votes import label_from_votes
+from nlalib.data.decoding import ImageReader, UndecodableImage
+from nlalib.data.sets import SETS
+from nlalib.data.sets.base import Published, class_table
 from nlalib.files import write_json
 from nlalib.paths import display_path, resolve, runs_folder
 from nlalib.prepare.deviations import count_deviations
@@ -34,88 +31,28 @@ from nlalib.prepare.duplicates import (
 )
 
 FITS, DIFFERS, UNREADABLE = "fits", "differs", "cannot be read"
+AUDITED = tuple(name for name, data_set in SETS.items() if data_set.published)
 _LISTED = 20  # names of broken files in the report
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What is published of a set."""
-
-    title: str
-    counts: dict[str, dict[str, int]]  # split to expression to images
-    order: tuple[str, ...]  # the expressions in the order of the set's codes
-    source: str  # of the counts
-    images: dict[str, int] | None = None  # by split, where not all images have a label
-    size: tuple[int, int] | None = None  # width and height of every image, pixels
-    twins_in_train: dict[str, int] | None = None  # by split, bit-identical, in the published set
-    dropped: dict[str, int] | None = None  # by reason, in the published set
-
-
-def _basic(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    return {
-        split: {name: count for name, count in of_split.items() if name != "contempt"}
-        for split, of_split in counts.items()
-    }
-
-
-EXPECTED = {
-    "ferplus": Expectation(
-        "FERPlus",
-        ferplus.COUNTS,
-        tuple(ferplus.COUNTS["train"]),
-        "votes of microsoft/FERPlus, largest count",
-        images=ferplus.IMAGES,
-        size=(ferplus.IMAGE_SIDE, ferplus.IMAGE_SIDE),
-        twins_in_train={"validation": 279, "test": 288},
-        dropped={"row without an image name": 173, "earlier row of a repeated name": 4},
-    ),
-    "rafdb": Expectation(
-        "RAF-DB, basic",
-        rafdb.COUNTS,
-        tuple(RAFDB_CODES.values()),
-        "Li, Deng and Du 2017",
-        size=(100, 100),
-    ),
-    "affectnet": Expectation(
-        "AffectNet, seven classes",
-        _basic(affectnet.COUNTS),
-        tuple(affectnet.COUNTS["train"])[:7],
-        "users' counts of the csv files",
-    ),
-}
-
-
-def read_all(dataset: str, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return a set's images, also those that have no label (-1), and what was dropped."""
-    if dataset == "rafdb":
-        return rafdb.read_rafdb(root)
-    if dataset == "affectnet":
-        return affectnet.read_affectnet(root)
-    images, dropped = ferplus.read_ferplus_votes(root)
-    # Kaggle's file has pixels for rows without a name too; as published they are no images.
-    is_nameless = images["image_id"].str.fullmatch(r"row\d+")
-    nameless = images.loc[is_nameless, "split"].value_counts().rename("images").reset_index()
-    dropped = pd.concat([dropped, nameless.assign(reason="row without an image name")])
-    images = images[~is_nameless].reset_index(drop=True)
-    return images.assign(label=label_from_votes(images, "argmax", 8)["label"]), dropped
+_DRAWN_SIDE = 48  # of faces that are drawn, pixels
 
 
 def audit_dataset(
     dataset: str,
     root: str | Path,
     *,
-    expected: Expectation | None = None,
+    expected: Published | None = None,
     report: Callable[[str], None] | None = None,
 ) -> dict:
     """Compare a set with what is published of it.
 
     Parameters
     ----------
-    dataset : {"ferplus", "rafdb", "affectnet"}
+    dataset : str
+        One of `AUDITED`.
     root : path
         The set's folder.
-    expected : Expectation, optional
-        Instead of `EXPECTED[dataset]`.
+    expected : Published, optional
+        Instead of what is published of the set.
     report : callable, optional
         Gets a line of text now and then while images are decoded.
 
@@ -125,33 +62,35 @@ def audit_dataset(
         `verdict` ("fits", "differs", "cannot be read"), `deviations` (texts, empty where it fits),
         and, where the set could be read: `counts`, `dropped`, `sizes`, `undecodable`,
         `duplicates` (records of `count_twins`), `leaked_test_images` (ids, by "exact" and
-        "exact_or_near"), `label_conflicts` (groups of identical images with several labels), and
-        `digest` of the decoded pixels and of the labels. All of it can be written as JSON.
+        "exact_or_near"), `label_conflicts` (groups of identical images with several labels),
+        `turned` (images that their EXIF orientation puts upright), and `digest` of the decoded
+        pixels and of the labels. All of it can be written as JSON.
 
     Raises
     ------
     ValueError
         For an unknown set.
     """
-    if dataset not in EXPECTED:
-        raise ValueError(f"unknown data set {dataset!r}; choose one of {', '.join(EXPECTED)}")
-    expected, root = expected or EXPECTED[dataset], Path(root)
-    head = {"dataset": dataset, "title": expected.title, "root": display_path(root)}
+    if dataset not in AUDITED:
+        raise ValueError(f"unknown data set {dataset!r}; choose one of {', '.join(AUDITED)}")
+    data_set, root = SETS[dataset], Path(root)
+    expected = expected or data_set.published
+    head = {"dataset": dataset, "title": data_set.title, "root": display_path(root)}
     try:
-        index, dropped = read_all(dataset, root)
-        rows = ferplus.count_votes_rows(root) if dataset == "ferplus" else {}
-    except (FileNotFoundError, ValueError) as error:
+        index, dropped = data_set.read_all(root)
+        others = data_set.other_counts(root)
+    except (OSError, ValueError) as error:
         return {**head, "verdict": UNREADABLE, "deviations": [str(error)]}
-    counts = _counts(index, expected, rows)
+    counts = _counts(index, expected, others)
     prints, files = examine_images(index, root, report)
     index = index[files["decoded"]].reset_index(drop=True)
     found = find_duplicates(prints)
     twins = count_twins(index["split"], found)
     deviations = [
-        *count_deviations(counts, expected.order),
-        *_dropped_deviations(dropped, expected.dropped or {}),
+        *count_deviations(counts, data_set.order),
+        *_dropped_deviations(dropped, data_set.odd_reasons, expected.dropped),
         *_file_deviations(files, expected.size),
-        *_leak_deviations(twins, expected.twins_in_train or {}),
+        *_leak_deviations(twins, expected.twins_in_train),
     ]
     labels = pd.Series(index["label"].to_numpy()).groupby(found.groups).nunique()
     return {
@@ -163,6 +102,7 @@ def audit_dataset(
         "dropped": dropped.to_dict("records"),
         "sizes": files["sizes"],
         "undecodable": files["undecodable"],
+        "turned": files["turned"],
         "duplicates": twins.to_dict("records"),
         "leaked_test_images": {
             "exact": leaked_test_images(index, found, near=False),
@@ -176,33 +116,38 @@ def audit_dataset(
     }
 
 
-def _counts(index: pd.DataFrame, expected: Expectation, rows: dict[str, int]) -> pd.DataFrame:
-    """Return `split`, `expression` ("all images", "rows of votes"), `expected`, `found`."""
+def _counts(index: pd.DataFrame, expected: Published, others: dict) -> pd.DataFrame:
+    """Return `split`, `expression` (or "all images" and the like), `expected`, `found`."""
     classes = class_table(index, expected.counts)
     totals = expected.images or {s: sum(of.values()) for s, of in expected.counts.items()}
     in_split = index["split"].value_counts()
     every = [(split, "all images", n, int(in_split.get(split, 0))) for split, n in totals.items()]
-    of_votes = [(s, "rows of votes", n, rows.get(s, 0)) for s, n in ferplus.ROWS.items() if rows]
-    return pd.concat([classes, pd.DataFrame(every + of_votes, columns=classes.columns)])
+    more = [
+        (split, name, count, others[name].get(split, 0))
+        for name, counts in expected.others.items()
+        for split, count in counts.items()
+    ]
+    return pd.concat([classes, pd.DataFrame(every + more, columns=classes.columns)])
 
 
 def examine_images(
     index: pd.DataFrame, root: Path, report: Callable[[str], None] | None
 ) -> tuple[Fingerprints, dict]:
     """Decode all images, one at a time; return their fingerprints and what is odd with files."""
-    sizes, undecodable = Counter(), []
+    sizes, undecodable, turned = Counter(), [], 0
     decoded = np.zeros(len(index), dtype=bool)
-    tables = _tables(index, root)
+    reader = ImageReader(root, index["path"], _DRAWN_SIDE)
 
     def images():
+        nonlocal turned
         for position, path in enumerate(index["path"]):
             if report and position and position % 20_000 == 0:
                 report(f"decoded {position:,} of {len(index):,} images")
             try:
-                image = Image.fromarray(tables[path]) if path in tables else _decode(root / path)
-            except (UnidentifiedImageError, OSError) as error:
-                reason = type(error).__name__
-                undecodable.append({"path": path, "reason": reason})
+                image = reader.read(path)
+                turned += reader.is_turned(path)
+            except (UndecodableImage, OSError) as error:
+                undecodable.append({"path": path, "reason": getattr(error, "reason", str(error))})
                 continue
             decoded[position] = True
             sizes[image.size] += 1
@@ -213,24 +158,8 @@ def examine_images(
         {"width": width, "height": height, "images": count}
         for (width, height), count in sizes.most_common(_LISTED)
     ]
-    files = {"sizes": by_size, "undecodable": undecodable, "decoded": decoded}
+    files = {"sizes": by_size, "undecodable": undecodable, "decoded": decoded, "turned": turned}
     return prints, files | {"other_sizes": sizes}
-
-
-def _tables(index: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
-    paths = index.loc[index["path"].str.startswith(f"{ferplus.KAGGLE_FILE}#"), "path"]
-    if paths.empty:
-        return {}
-    rows = paths.str.partition("#")[2].astype(int)
-    return dict(
-        zip(paths, ferplus.load_kaggle_images(root / ferplus.KAGGLE_FILE, rows), strict=True)
-    )
-
-
-def _decode(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
 
 
 def _digest(index: pd.DataFrame, values) -> str:
@@ -239,12 +168,13 @@ def _digest(index: pd.DataFrame, values) -> str:
     return hashlib.sha256("\n".join(sorted(map(" ".join, lines))).encode()).hexdigest()[:32]
 
 
-def _dropped_deviations(dropped: pd.DataFrame, known: dict[str, int]) -> list[str]:
+def _dropped_deviations(
+    dropped: pd.DataFrame, odd: tuple[str, ...], known: dict[str, int]
+) -> list[str]:
     texts = []
     found = dropped.groupby("reason")["images"].sum().to_dict()
     # What a set's own codes drop is counted by the classes; these are about files and lists.
-    odd = (rafdb.NO_FILE, rafdb.NO_LABEL, affectnet.NO_LABEL, affectnet.REPEATED)
-    for reason in (*odd, "votes without an image", "image without votes", *known):
+    for reason in (*odd, *known):
         if found.get(reason, 0) != known.get(reason, 0) and reason in {**found, **known}:
             texts.append(
                 f"{found.get(reason, 0):,} x {reason!r}, expected {known.get(reason, 0):,}: files "
@@ -316,6 +246,7 @@ def format_audit(audit: dict) -> str:
                 for one in audit["sizes"][:5]
             ),
             f"undecodable    {len(audit['undecodable'])}",
+            f"turned         {audit['turned']} (stored on their side, put upright by their EXIF)",
             f"label conflicts among identical images: {audit['label_conflicts']}",
             f"leaked test images: {len(audit['leaked_test_images']['exact'])} exact, "
             f"{len(audit['leaked_test_images']['exact_or_near'])} with near duplicates",
@@ -330,15 +261,19 @@ def format_audit(audit: dict) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Audit a set: print the table, write `runs/audit-<set>.json`; return 0 only if it fits."""
     parser = argparse.ArgumentParser(prog="python -m nlalib audit", description=__doc__)
-    parser.add_argument("dataset", choices=tuple(EXPECTED))
+    parser.add_argument("dataset", choices=AUDITED)
     parser.add_argument("--root", help="the set's folder; data/<dataset> without it")
     options = parser.parse_args(arguments)
     root = resolve(options.root or f"data/{options.dataset}")
     audit = audit_dataset(
         options.dataset, root, report=lambda line: print(line, file=sys.stderr, flush=True)
     )
+    print(format_audit(audit), flush=True)
     path = runs_folder() / f"audit-{options.dataset}.json"
-    write_json(path, audit)
-    print(format_audit(audit))
-    print(f"report:  {display_path(path)}")
+    try:
+        write_json(path, audit)
+    except OSError as error:  # the verdict is told, and that is what was asked for
+        print(f"the report is not kept: {error}", file=sys.stderr)
+    else:
+        print(f"report:  {display_path(path)}")
     return 0 if audit["verdict"] == FITS else 1

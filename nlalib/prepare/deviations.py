@@ -4,19 +4,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from nlalib.data.labels import (
-    AFFECTNET_CODES,
-    BASIC_EXPRESSIONS,
-    FER2013_CODES,
-    FERPLUS_COLUMNS,
-)
+from nlalib.data.labels import BASIC_EXPRESSIONS, FER2013_CODES
+from nlalib.data.sets import SETS
 
 # Orders in which sets, or libraries that sort folders, number the seven basic expressions.
 CLASS_ORDERS = {
-    "RAF-DB": BASIC_EXPRESSIONS,
+    **{data_set.title: data_set.order[:7] for data_set in SETS.values() if data_set.published},
     "FER2013": tuple(FER2013_CODES.values()),
-    "AffectNet": tuple(AFFECTNET_CODES.values())[:7],
-    "FERPlus": tuple(FERPLUS_COLUMNS.values())[:7],
     "folders sorted by name": tuple(sorted(BASIC_EXPRESSIONS)),
 }
 # Counts this close are the same class with a few files missing.

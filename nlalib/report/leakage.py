@@ -3,11 +3,12 @@
 import pandas as pd
 
 from nlalib.data.labels import expressions
+from nlalib.data.sets import SETS
 from nlalib.data.splits import load_dataset
 from nlalib.files import write_atomically
 from nlalib.metrics import classification_metrics
 from nlalib.paths import display_path, figures_folder
-from nlalib.prepare.audit import examine_images, read_all
+from nlalib.prepare.audit import examine_images
 from nlalib.prepare.duplicates import (
     Duplicates,
     find_duplicates,
@@ -56,13 +57,13 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
         If there is no run, or they are on several sets.
     """
     places = {(run.dataset, run.data.root) for run in runs}
-    if len(places) != 1 or runs[0].dataset == "rendered":
+    if len(places) != 1 or runs[0].data.set.is_made:
         raise ValueError(
             f"{len(runs)} finished runs on {sorted({run.dataset for run in runs}) or 'no set'}; "
             "leakage is counted for finished runs on one set with image files: run the study first"
         )
     dataset, root = places.pop()
-    images, _ = read_all(dataset, root)
+    images, _ = SETS[dataset].read_all(root)
     prints, files = examine_images(images, root, None)
     images, duplicates = images[files["decoded"]], find_duplicates(prints)
     leaked_of = {run.data: _leaked_by_scope(run, images, duplicates) for run in runs}

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from nlalib.data.candidates import VOTE_RULES
 from nlalib.data.choice import CandidateChoice, DataChoice
-from nlalib.data.sets.base import alignment_settings
 from nlalib.files import file_digest
 from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import ROOT, resolve, runs_folder
@@ -190,8 +189,7 @@ def of_aligned_images(choice: DataChoice) -> dict:
 
     Nothing for a set as it ships.
     """
-    settings = alignment_settings(choice.root)
-    return {} if settings is None else {"alignment": settings}
+    return {} if choice.alignment is None else {"alignment": choice.alignment}
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.data import splits as datasets
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.data.sets.ferplus import FOLDERS
@@ -52,7 +51,7 @@ def ferplus(monkeypatch):
         asked.update(root=root, **options)
         return index, dropped
 
-    monkeypatch.setattr(datasets, "read_ferplus", read)
+    monkeypatch.setattr("nlalib.data.sets.ferplus.read_ferplus", read)
     return index, dropped, asked
 
 
@@ -109,7 +108,7 @@ def test_all_rendered_images_are_as_many_as_rafdb_has(monkeypatch):
         asked.update(options)
         raise InterruptedError
 
-    monkeypatch.setattr(datasets, "rendered_index", stand_in)
+    monkeypatch.setattr("nlalib.data.sets.rendered.rendered_index", stand_in)
     with pytest.raises(InterruptedError):
         load_dataset(RunConfig(train_images=0, test_images=0, data_seed=3, noise_rate=0.1).data)
     train, test = sum(RAFDB_TRAIN_COUNTS.values()), sum(RAFDB_TEST_COUNTS.values())
@@ -275,5 +274,5 @@ def test_votes_of_the_classes_and_candidates_from_them(tree):
         training_candidates(strict.data, strict.candidates, index),
         np.eye(7, dtype=bool)[index["label"]],
     )
-    with pytest.raises(ValueError, match="this data set has none; use ferplus or rendered"):
+    with pytest.raises(ValueError, match="this data set has none; use one of rendered, ferplus"):
         class_votes(index.drop(columns=VOTE_COLUMNS[0]), 7)

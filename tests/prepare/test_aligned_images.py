@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from nlalib.__main__ import main
+from nlalib.data.choice import alignment_settings
 from nlalib.data.index import LANDMARK_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.pixels import image_array
-from nlalib.data.sets.affectnet import CSV_COLUMNS, read_affectnet
-from nlalib.data.sets.base import alignment_settings
+from nlalib.data.sets.affectnet import read_affectnet
+from nlalib.data.sets.affectnet_files import CSV_COLUMNS
 from nlalib.data.sets.ferplus import FOLDERS, read_ferplus
 from nlalib.data.sets.rafdb import read_rafdb
 from nlalib.data.sets.rendered import render_face, rendered_index
@@ -181,7 +182,7 @@ def test_kaggle_rows_become_ferplus_folders(tmp_path):
         {"image_id": ["fer1", "fer0"], "path": ["fer2013.csv#1", "fer2013.csv#0"], "split": "train"}
     )
     table = align_images(index, tmp_path, tmp_path / "out", SIZE, "detected")
-    assert table["output"].tolist() == ["FER2013Train/fer1.png", "FER2013Train/fer0.png"]
+    assert table["output"].tolist() == ["train/fer1.png", "train/fer0.png"]
     values = [np.asarray(Image.open(tmp_path / "out" / name)) for name in table["output"]]
     assert [value.shape for value in values] == [(SIZE, SIZE)] * 2  # grey stays grey
     assert values[0].min() == 200

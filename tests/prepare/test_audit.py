@@ -23,13 +23,15 @@ from made_sets import (
 )
 from nlalib.data.index import SPLITS
 from nlalib.data.labels import BASIC_EXPRESSIONS
+from nlalib.data.sets import SETS
 from nlalib.data.sets.affectnet import COUNTS as AFFECTNET_COUNTS
+from nlalib.data.sets.affectnet import AffectNet
+from nlalib.data.sets.base import Published
 from nlalib.data.sets.ferplus import COUNTS as FERPLUS_COUNTS
 from nlalib.data.sets.ferplus import IMAGES, ROWS
 from nlalib.data.sets.rafdb import COUNTS as RAFDB_COUNTS
-from nlalib.data.sets.rafdb import LABEL_FILE
-from nlalib.prepare import audit
-from nlalib.prepare.audit import EXPECTED, Expectation, audit_dataset, format_audit, main
+from nlalib.data.sets.rafdb import LABEL_FILE, RAFDB
+from nlalib.prepare.audit import audit_dataset, format_audit, main
 from nlalib.prepare.deviations import CLASS_ORDERS, count_deviations
 
 WRITERS = {
@@ -44,23 +46,22 @@ LAYOUTS = [(name, write) for name, writers in WRITERS.items() for write in write
 def _small_sets(monkeypatch):
     """Let the small trees be what was published."""
     counts = {**COUNTS, "validation": TEST}
-    order = EXPECTED["ferplus"].order
-    small = {
-        "rafdb": Expectation("RAF-DB", COUNTS, BASIC_EXPRESSIONS, "small", size=(16, 16)),
-        "affectnet": Expectation("AffectNet", COUNTS, EXPECTED["affectnet"].order, "small"),
-        "ferplus": Expectation("FERPlus", counts, order, "small", size=(48, 48)),
-    }
-    monkeypatch.setattr(audit, "EXPECTED", small)
     rows = {split: sum(of.values()) for split, of in counts.items()}
-    monkeypatch.setattr("nlalib.data.sets.ferplus.ROWS", rows)
+    small = {
+        "rafdb": Published(COUNTS, "small", size=(16, 16)),
+        "affectnet": Published(COUNTS, "small"),
+        "ferplus": Published(counts, "small", size=(48, 48), others={"rows of votes": rows}),
+    }
+    for name, published in small.items():
+        monkeypatch.setattr(SETS[name], "published", published)
 
 
 def test_published_counts_are_the_papers():
     def totals(counts):
         return {split: sum(of.values()) for split, of in counts.items()}
 
-    assert totals(EXPECTED["rafdb"].counts) == {"train": 12_271, "test": 3_068}
-    assert totals(EXPECTED["affectnet"].counts) == {"train": 283_901, "test": 3_500}
+    assert totals(RAFDB.published.counts) == {"train": 12_271, "test": 3_068}
+    assert totals(AffectNet.published.counts) == {"train": 283_901, "test": 3_500}
     assert totals(AFFECTNET_COUNTS) == {"train": 287_651, "test": 4_000}
     assert (ROWS["train"], ROWS["test"]) == (28_709, 3_589)
     assert RAFDB_COUNTS["train"]["fear"] == 281
@@ -100,8 +101,11 @@ def write_kaggle(root):
 def test_both_layouts_of_ferplus_are_the_same_set(tmp_path, monkeypatch):
     folders = audit_dataset("ferplus", write_ferplus(tmp_path / "folders"))
     rows = {"train": 101, "validation": 30, "test": 30}
-    monkeypatch.setattr("nlalib.data.sets.ferplus.ROWS", rows)
-    known = replace(audit.EXPECTED["ferplus"], dropped={"row without an image name": 1})
+    known = replace(
+        SETS["ferplus"].published,
+        dropped={"row without an image name": 1},
+        others={"rows of votes": rows},
+    )
     kaggle = audit_dataset("ferplus", write_kaggle(tmp_path / "kaggle"), expected=known)
     assert kaggle["deviations"] == []
     assert kaggle["digest"] == folders["digest"]
@@ -109,7 +113,7 @@ def test_both_layouts_of_ferplus_are_the_same_set(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("dataset", "write"), LAYOUTS)
 def test_a_swapped_class_map_is_caught_and_named(tmp_path, dataset, write):
-    own = list(EXPECTED[dataset].order)[:7]
+    own = list(SETS[dataset].order)[:7]
     swap = [{"fear": "anger", "anger": "fear"}.get(name, name) for name in own]
     found = audit_dataset(dataset, write(tmp_path, order=swap))
     assert found["verdict"] == "differs"
@@ -121,7 +125,7 @@ def test_a_swapped_class_map_is_caught_and_named(tmp_path, dataset, write):
 @pytest.mark.parametrize("other", ["RAF-DB", "FER2013", "AffectNet", "folders sorted by name"])
 def test_the_class_order_of_another_set_is_named(tmp_path, dataset, write, other):
     order = CLASS_ORDERS[other]
-    if order == tuple(EXPECTED[dataset].order)[:7]:
+    if order == tuple(SETS[dataset].order)[:7]:
         pytest.skip("the set's own order")
     found = audit_dataset(dataset, write(tmp_path, order=order))
     assert any(text.startswith("train: ") and other in text for text in found["deviations"])
@@ -167,7 +171,7 @@ def test_a_leaked_test_image_is_caught(tmp_path, dataset, write):
 
 
 def test_fewer_twins_than_published_are_told(tmp_path):
-    known = Expectation("RAF-DB", COUNTS, BASIC_EXPRESSIONS, "small", twins_in_train={"test": 2})
+    known = Published(COUNTS, "small", twins_in_train={"test": 2})
     (text,) = audit_dataset("rafdb", write_rafdb(tmp_path), expected=known)["deviations"]
     assert text.startswith("0 test images")
     assert "duplicates were taken out" in text

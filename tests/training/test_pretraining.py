@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nlalib.data.choice import SETTINGS_FILE
 from nlalib.data.pixels import image_array
-from nlalib.data.sets.base import SETTINGS_FILE
 from nlalib.data.splits import load_dataset
 from nlalib.networks.face_transformer import FaceTransformer
 from nlalib.networks.initial_weights import load_backbone

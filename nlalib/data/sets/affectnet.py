@@ -10,32 +10,45 @@ files; the later one has crops of 224 x 224 pixels, each with its own small `.np
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from io import BytesIO
-from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from nlalib.data.index import LANDMARK_COLUMNS, check_index
-from nlalib.data.labels import AFFECTNET_CODES, class_id, expressions
+from nlalib.data.index import POINT_COLUMNS, check_index
+from nlalib.data.labels import AFFECTNET_CODES, BASIC_EXPRESSIONS, class_id, expressions
+from nlalib.data.sets.affectnet_files import (
+    CODE,
+    CSV_FILES,
+    IMAGE_FOLDERS,
+    LAYOUT,
+    NAME,
+    POINTS,
+    SET_FOLDERS,
+    decode,
+    decode_code,
+    is_csv_release,
+    list_annotations,
+    list_folder,
+    names_in,
+    other_endings,
+    read_csv,
+    read_npy,
+)
 from nlalib.data.sets.base import (
     BOX_COLUMNS,
+    IMAGE_ENDINGS,
     TOLERATED_SHARE,
-    find_class_folders,
+    DataSet,
+    Published,
     tolerated_missing,
 )
+from nlalib.files import write_atomically
 
-# The test set first: an image that is listed in both stays out of training.
-CSV_FILES = {"validation.csv": "test", "training.csv": "train"}
-SET_FOLDERS = {"val_set": "test", "train_set": "train"}
-IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
-NAME, POINTS, CODE = "subDirectory_filePath", "facial_landmarks", "expression"
-CSV_COLUMNS = [NAME, *BOX_COLUMNS, POINTS, CODE, "valence", "arousal"]
-POINT_COLUMNS = [f"{column}_pixels" for column in LANDMARK_COLUMNS]
+if TYPE_CHECKING:
+    from nlalib.data.choice import DataChoice
+
 MEANINGS = AFFECTNET_CODES | {8: "none", 9: "uncertain", 10: "no face"}
 # Images by class in the order of the codes, as users of the set count its csv files; the seven of
 # the training set sum to the NLA paper's 283,901. We do not hold the set.
@@ -45,11 +58,46 @@ COUNTS = {
     "test": dict.fromkeys(AFFECTNET_CODES.values(), 500),
 }
 REPEATED, NO_FILE, NO_LABEL = "listed before", "listed without a file", "image without a label"
-LAYOUT = """expected either (release of 2017)              or (later release)
-  <root>/                                      <root>/
-    training.csv, validation.csv                 train_set/images/<id>.jpg
-    Manually_Annotated_Images/<number>/*.jpg     train_set/annotations/<id>_exp.npy, ...
-                                                 val_set/ (the same)"""
+
+
+class AffectNet(DataSet):
+    """AffectNet's manually annotated images."""
+
+    name, title = "affectnet", "AffectNet"
+    order = tuple(AFFECTNET_CODES.values())[:7]
+    published = Published(
+        {split: {name: of[name] for name in BASIC_EXPRESSIONS} for split, of in COUNTS.items()},
+        "users' counts of the csv files, seven classes",
+    )
+    odd_reasons = (NO_LABEL, REPEATED)
+
+    def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the index of seven or eight classes."""
+        return read_affectnet(choice.root, num_classes=choice.num_classes)
+
+    def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the images of seven classes."""
+        return read_affectnet(root)
+
+    def to_align(self, root: Path) -> pd.DataFrame:
+        """Return the images of eight classes, with their landmarks."""
+        index, _ = read_affectnet(root, num_classes=8)
+        return index.merge(affectnet_boxes_and_points(root, index), on="image_id")
+
+    def label_files(self, root: Path) -> list[Path]:
+        """Return the expressions of the later release."""
+        return sorted(root.glob("*_set/annotations/*_exp.npy"))
+
+    def write_labels(self, root: Path, output: Path) -> None:
+        """Copy the csv files' names and expressions; their points are of the photographs."""
+        folder = list_folder(root)
+        for path in [] if folder is None else [root / folder / name for name in CSV_FILES]:
+            codes = pd.concat(read_csv(path, [CODE]))
+            codes = codes.rename_axis(NAME).reset_index()
+            write_atomically(
+                output / path.relative_to(root),
+                lambda file, codes=codes: codes.to_csv(file, index=False),
+            )
 
 
 def read_affectnet(
@@ -83,7 +131,7 @@ def read_affectnet(
     """
     kept = [name for name in AFFECTNET_CODES.values() if name in expressions(num_classes)]
     root = Path(root)
-    rows = _list_csv_rows(root) if _is_csv_release(root) else _list_sets(root)
+    rows = _list_csv_rows(root) if is_csv_release(root) else _list_sets(root)
     meaning = rows["code"].map(MEANINGS)
     rows["reason"] = np.select(
         [rows["image_id"].duplicated(), meaning.isna(), ~meaning.isin(kept), rows["path"].isna()],
@@ -97,7 +145,7 @@ def read_affectnet(
             raise ValueError(
                 f"{root}, split {split!r}: {len(found)} of {wanted[split]} images are {reason!r}, "
                 f"first {found.iloc[0]}; expected at most {TOLERATED_SHARE:.0%}: the archive is "
-                "not wholly unpacked, unpack it again"
+                f"not wholly unpacked, unpack it again{other_endings(root)}"
             )
     order = {"ascending": [False, True], "ignore_index": True}  # "train" before "test"
     dropped = rows[rows["reason"] != ""].value_counts(["split", "reason"])
@@ -126,7 +174,7 @@ def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> 
         As `read_affectnet`, or if the index is of another root, or landmarks are not 68 points.
     """
     root = Path(root)
-    read = _read_csv_points if _is_csv_release(root) else _read_set_points
+    read = _read_csv_points if is_csv_release(root) else _read_set_points
     found = read(root, set(index["image_id"]))
     unknown = index.loc[~index["image_id"].isin(found.index), "image_id"]
     if len(unknown):
@@ -135,39 +183,6 @@ def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> 
             f"{unknown.iloc[0]!r}: read the index from the same root"
         )
     return found.loc[index["image_id"]].rename_axis("image_id").reset_index()
-
-
-def _is_csv_release(root: Path) -> bool:
-    """Tell the releases apart; FileNotFoundError where neither is whole at `root`."""
-    for parts in (CSV_FILES, SET_FOLDERS):
-        missing = [part for part in parts if not (root / part).exists()]
-        if 0 < len(missing) < len(parts):
-            raise FileNotFoundError(f"{root} lacks {missing[0]}: unpack that too; {LAYOUT}")
-        if not missing:
-            return parts is CSV_FILES
-    # The folders above are tried too: somebody may have passed .../train_set/images.
-    inside = sorted(root.iterdir()) if root.is_dir() else []
-    for candidate in [*root.parents[:2], *inside]:
-        if any((candidate / part).exists() for part in CSV_FILES | SET_FOLDERS):
-            raise FileNotFoundError(
-                f"{root} is not AffectNet's root, {candidate} is: pass root={str(candidate)!r}"
-            )
-    if copy := find_class_folders(root):
-        raise FileNotFoundError(
-            f"{copy[0]} has class folders under {'/ and '.join(copy[1])}/ with "
-            f"{' and '.join(f'{count:,}' for count in copy[1].values())} images: a rearranged copy "
-            "of AffectNet, without the set's own names, splits or landmarks (its manually labelled "
-            f"images are 283,901 and 3,500); ask the owners for the set itself; {LAYOUT}"
-        )
-    found = f"holds {', '.join(path.name for path in inside[:8]) or 'nothing'}"
-    found = found if root.is_dir() else "does not exist"
-    raise FileNotFoundError(f"{root} {found}; {LAYOUT}")
-
-
-def _names_in(folder: Path, ending: str = "") -> list[str]:
-    """Return the names in a folder, in one scan; none where there is no folder."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if name.lower().endswith(ending)]
 
 
 def _check_codes(codes: pd.Series, source: Path) -> pd.Series:
@@ -200,42 +215,26 @@ def _five_points(values: np.ndarray | list) -> np.ndarray:
     return np.concatenate([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
 
 
-def _read_csv(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """Read `columns` as text, rows under their `image_id`; some copies have no header."""
-    with path.open(encoding="utf-8-sig") as file:
-        names = [name.strip().strip('"') for name in file.readline().split(",")]
-    has_header = not set(names).isdisjoint(CSV_COLUMNS)
-    missing = [name for name in (NAME, *columns) if name not in names]
-    if missing and (has_header or len(names) != len(CSV_COLUMNS)):
-        raise ValueError(
-            f"{path} lacks the columns {missing}; its first line is {','.join(names)[:200]!r}: "
-            f"take the file as published, with {', '.join(CSV_COLUMNS)}"
-        )
-    options = {"names": names if has_header else CSV_COLUMNS, "header": 0 if has_header else None}
-    options |= {"usecols": [NAME, *columns], "dtype": "str", "index_col": False}
-    options |= {"skipinitialspace": True, "encoding": "utf-8-sig", "chunksize": 16384}
-    # In chunks: with the landmarks as text the file is half a gigabyte.
-    for chunk in pd.read_csv(path, **options):
-        ids = chunk[NAME].fillna("").str.strip().str.replace("\\", "/").str.lower()
-        yield chunk.set_index(pd.Index(ids.str.replace(r"\.[a-z]+$", "", regex=True)))[columns]
-
-
 def _list_csv_rows(root: Path) -> pd.DataFrame:
     folder = next((name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
+        above = [path for path in root.parents[:2] if (path / IMAGE_FOLDERS[0]).is_dir()]
+        remedy = f"pass root={str(above[0])!r}" if above else "unpack them"
         raise FileNotFoundError(
-            f"{root} has csv files but no images; unpack them to {' or '.join(IMAGE_FOLDERS)}"
+            f"{root} has csv files but no images in {' or '.join(IMAGE_FOLDERS)}: {remedy}; "
+            f"{LAYOUT}"
         )
     tables = []
     for file, split in CSV_FILES.items():
-        codes = _check_codes(pd.concat(_read_csv(root / file, [CODE]))[CODE], root / file)
+        path = root / list_folder(root) / file
+        codes = _check_codes(pd.concat(read_csv(path, [CODE]))[CODE], path)
         tables.append(pd.DataFrame({"image_id": codes.index, "code": codes.array, "split": split}))
     rows = pd.concat(tables, ignore_index=True)
     # One scan a folder, as 420 thousand single looks take far longer.
     paths = {
         f"{number}/{os.path.splitext(name)[0]}".lower(): f"{folder}/{number}/{name}"
         for number in rows["image_id"].str.partition("/")[0].unique()
-        for name in _names_in(root / folder / number)
+        for name in names_in(root / folder / number)
     }
     return rows.assign(path=rows["image_id"].map(paths))
 
@@ -243,7 +242,7 @@ def _list_csv_rows(root: Path) -> pd.DataFrame:
 def _read_csv_points(root: Path, wanted: set[str]) -> pd.DataFrame:
     tables, none = [], np.full(136, np.nan)
     for file in CSV_FILES:
-        for chunk in _read_csv(root / file, [*BOX_COLUMNS, POINTS]):
+        for chunk in read_csv(root / list_folder(root) / file, [*BOX_COLUMNS, POINTS]):
             # Not `isin`, which hashes all of `wanted` anew for each chunk.
             chunk = chunk[[image_id in wanted for image_id in chunk.index]]
             points = [
@@ -257,50 +256,12 @@ def _read_csv_points(root: Path, wanted: set[str]) -> pd.DataFrame:
     return found[~found.index.duplicated()]
 
 
-def _read_npy(files: dict[str, str], decode: Callable) -> dict:
-    """Read many small files: in threads, as the time goes into waiting for the disk."""
-
-    def read(block: list[str]) -> list:
-        values = []
-        for file in block:
-            try:
-                values.append(decode(Path(file).read_bytes()))
-            except ValueError as error:
-                raise ValueError(f"{file} cannot be read, unpack it again: {error}") from error
-        return values
-
-    paths, size = list(files.values()), 1024
-    blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
-    with ThreadPoolExecutor(16) as pool:
-        return dict(zip(files, chain.from_iterable(pool.map(read, blocks)), strict=True))
-
-
-def _decode(content: bytes) -> np.ndarray:
-    return np.lib.format.read_array(BytesIO(content), allow_pickle=False)
-
-
-@lru_cache(maxsize=1024)  # With eleven expressions, few files differ.
-def _decode_code(content: bytes) -> str:
-    return str(_decode(content).item()).strip()
-
-
-def _list_annotations(root: Path, ending: str) -> dict[str, str]:
-    files = {}
-    for folder in SET_FOLDERS:
-        annotations = root / folder / "annotations"
-        names = _names_in(annotations, ending)
-        if not names:
-            raise FileNotFoundError(f"{annotations} holds no *{ending}: unpack it again; {LAYOUT}")
-        files |= {f"{folder}/{n[: -len(ending)].lower()}": f"{annotations}/{n}" for n in names}
-    return files
-
-
 def _list_sets(root: Path) -> pd.DataFrame:
-    codes = pd.Series(_read_npy(_list_annotations(root, "_exp.npy"), _decode_code))
+    codes = pd.Series(read_npy(list_annotations(root, "_exp.npy"), decode_code))
     paths = {
-        f"{folder}/{name[:-4].lower()}": f"{folder}/images/{name}"
+        f"{folder}/{os.path.splitext(name)[0]}".lower(): f"{folder}/images/{name}"
         for folder in SET_FOLDERS
-        for name in _names_in(root / folder / "images", ".jpg")
+        for name in names_in(root / folder / "images", IMAGE_ENDINGS)
     }
     rows = pd.DataFrame({"path": pd.Series(paths, dtype="str"), "code": _check_codes(codes, root)})
     rows = rows.rename_axis("image_id").reset_index()
@@ -308,9 +269,9 @@ def _list_sets(root: Path) -> pd.DataFrame:
 
 
 def _read_set_points(root: Path, wanted: set[str]) -> pd.DataFrame:
-    listed = wanted & _list_annotations(root, "_exp.npy").keys()
-    files = {i: file for i, file in _list_annotations(root, "_lnd.npy").items() if i in listed}
-    points = _read_npy(files, lambda content: _five_points(_check_points(_decode(content)))[0])
+    listed = wanted & list_annotations(root, "_exp.npy").keys()
+    files = {i: file for i, file in list_annotations(root, "_lnd.npy").items() if i in listed}
+    points = read_npy(files, lambda content: _five_points(_check_points(decode(content)))[0])
     found = pd.DataFrame.from_dict(points, orient="index", columns=POINT_COLUMNS)
     boxes = pd.DataFrame([[0.0, 0.0, 224.0, 224.0]], index=sorted(listed), columns=BOX_COLUMNS)
     return boxes.join(found)

@@ -1,21 +1,127 @@
-"""What the readers of the three sets share: what they tolerate, and what they recognise."""
+"""What a data set is: one declared object, which all that differs from set to set is asked of.
 
-import json
+A set's file in this folder holds its object; `nlalib.data.sets.SETS` lists them by name.
+"""
+
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nlalib.data.label_noise import NOISE_KINDS
 from nlalib.data.labels import class_id
+
+if TYPE_CHECKING:
+    from nlalib.data.choice import DataChoice
 
 # So many files or labels without their counterpart are a quirk to count; more is an error.
 TOLERATED_SHARE, TOLERATED_IMAGES = 0.01, 5
-# In a folder of images that `nlalib.prepare.aligned_images` made: how they were aligned.
-SETTINGS_FILE = "alignment.json"
 # The box of a face, pixels of the image file: left, top, width, height.
 BOX_COLUMNS = ["face_x", "face_y", "face_width", "face_height"]
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of a set, for the audit to compare with."""
+
+    counts: dict[str, dict[str, int]]  # split to expression to images
+    source: str  # of the counts
+    images: dict[str, int] | None = None  # by split, where not all images have a label
+    others: dict[str, dict[str, int]] = field(default_factory=dict)  # as DataSet.other_counts
+    size: tuple[int, int] | None = None  # width and height of every image, pixels
+    twins_in_train: dict[str, int] = field(default_factory=dict)  # by split, bit-identical
+    dropped: dict[str, int] = field(default_factory=dict)  # by reason
+
+
+class DataSet:
+    """A data set; subclasses declare what is special about theirs, and how it is read.
+
+    Attributes
+    ----------
+    name, title : str
+        In parameters, and for people.
+    order : tuple of str
+        The expressions in the order of the set's own codes.
+    published : Published or None
+    label_rules : tuple of str
+        Rules that make a label of annotators' votes; "argmax" alone where labels are given.
+    has_votes : bool
+        Whether the index has annotators' votes.
+    class_numbers : tuple of int
+    noise_kinds : tuple of str
+    takes_label_file : bool
+        Whether a list of other labels can be read in place of its own.
+    is_made : bool
+        Whether its images are made by code: as many as asked for, with the noise asked for.
+    odd_reasons : tuple of str
+        Reasons for which images are dropped that say that files or lines were lost.
+    """
+
+    name: str
+    title: str
+    order: tuple[str, ...]
+    published: Published | None = None
+    label_rules: tuple[str, ...] = ("argmax",)
+    has_votes = False
+    class_numbers: tuple[int, ...] = (7, 8)
+    noise_kinds: tuple[str, ...] = NOISE_KINDS
+    takes_label_file = False
+    is_made = False
+    odd_reasons: tuple[str, ...] = ()
+
+    def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the index, and what was dropped: columns `split`, `reason`, `images`."""
+        raise NotImplementedError
+
+    def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return all images, also those without a label (-1), and what was dropped."""
+        raise NotImplementedError
+
+    def other_counts(self, root: Path) -> dict[str, dict[str, int]]:
+        """Return what else the audit counts: by name and split."""
+        return {}
+
+    def to_align(self, root: Path) -> pd.DataFrame:
+        """Return every image that a run could use, for `nlalib.prepare.aligned_images`.
+
+        Columns `image_id`, `path`, `split`, and what there is of `output` and landmarks.
+        """
+        raise NotImplementedError
+
+    def label_files(self, root: Path) -> list[Path]:
+        """Return the files that stand beside the images and say nothing of their pixels."""
+        return []
+
+    def write_labels(self, root: Path, output: Path) -> None:
+        """Write what else a folder of aligned images needs to be read like the set."""
+
+
+def encoding_of(path: Path) -> str:
+    """Return the encoding of a text file: UTF-8, or UTF-16 as some spreadsheets write it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is empty, or the page of a failed download.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with path.open("rb") as file:
+        start = file.read(200)
+    if not start.strip():
+        raise ValueError(f"{path} is empty: download it, or unpack it, again")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"{path} is a web page, as a failed download leaves it: download it again")
+    return "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is none of the set's: macOS puts `._` files into archives."""
+    return name.startswith(".")
 
 
 def tolerated_missing(images: int) -> int:
@@ -55,25 +161,32 @@ def class_table(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int]]) ->
     return table
 
 
-def find_class_folders(root: Path) -> tuple[Path, dict[str, int]] | None:
-    """Look at and around `root` for a copy that was sorted into one folder a class.
+def contents(folder: Path) -> str:
+    """Return in words what a folder holds."""
+    if not folder.is_dir():
+        return "does not exist"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - 8:,} more" * (len(names) > 8)
+    return f"holds {', '.join(names[:8]) or 'nothing'}{more}"
+
+
+def class_folders(root: Path) -> str:
+    """Say where, at and around `root`, a copy lies that was sorted into one folder a class.
 
     Such copies (`train/angry/*.jpg`, `test/3/*.jpg`, ...) circulate of all three sets. They have
-    lost the votes, the landmarks or the names, and were often aligned or resized again.
-
-    Returns
-    -------
-    tuple or None
-        The folder, and the number of images in each split's folder; None if there is no such
-        copy. A split's folder is one with six or more folders of images.
+    lost the votes, the landmarks or the names, and were often aligned or resized again. "" if
+    there is none. A split's folder is one with six or more folders of images.
     """
     below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     for copy in [root.parent, root, *below]:
         folders = {path.name: _class_images(path) for path in _folders(copy)}
         images = {name: sum(counts) for name, counts in folders.items() if len(counts) >= 6}
         if len(images) >= 2:
-            return copy, images
-    return None
+            return (
+                f"{copy} has class folders under {'/ and '.join(images)}/ with "
+                f"{' and '.join(f'{count:,}' for count in images.values())} images"
+            )
+    return ""
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -90,13 +203,4 @@ def _class_images(folder: Path) -> list[int]:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
-
-
-def alignment_settings(folder: str | os.PathLike) -> dict | None:
-    """Return how the images of a folder were aligned; None for a set as it ships.
-
-    It changes what a run computes, so it belongs to what a run is known by.
-    """
-    path = Path(folder) / SETTINGS_FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    return name.lower().endswith(IMAGE_ENDINGS) and not is_hidden(name)

@@ -15,22 +15,37 @@ overwrote the earlier one's, and the later row's votes belong to the file: **the
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nlalib.data.index import VOTE_COLUMNS, check_index
 from nlalib.data.labels import FERPLUS_COLUMNS
-from nlalib.data.sets.base import find_class_folders, tolerated_missing
-from nlalib.data.votes import label_from_votes
+from nlalib.data.sets.base import (
+    DataSet,
+    Published,
+    class_folders,
+    contents,
+    is_hidden,
+    tolerated_missing,
+)
+from nlalib.data.sets.fer2013_table import IMAGE_SIDE, TABLE_FILES, find_table, read_column
+from nlalib.data.sets.ferplus_votes import (
+    FOLDERS,
+    LABEL_FILE,
+    VOTES_FILE,
+    read_label_files,
+    read_votes_file,
+    to_split,
+)
+from nlalib.data.votes import LABEL_RULES, label_from_votes
 
-FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
-USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
-VOTES_FILE, LABEL_FILE, KAGGLE_FILE = "fer2013new.csv", "label.csv", "fer2013.csv"
+if TYPE_CHECKING:
+    from nlalib.data.choice import DataChoice
+
 VOTE_SOURCES = (VOTES_FILE.removesuffix(".csv"), LABEL_FILE.removesuffix(".csv"))
-IMAGE_SIDE = 48
 # Rows of the votes file and images of the folders, as published.
 ROWS = {"train": 28709, "validation": 3589, "test": 3589}
 IMAGES = {"train": 28558, "validation": 3579, "test": 3573}
@@ -45,16 +60,66 @@ COUNTS = {
     split: dict(zip(list(FERPLUS_COLUMNS.values())[:8], counts, strict=True))
     for split, counts in _ARGMAX.items()
 }
+NAMELESS = "row without an image name"
+EARLIER = "earlier row of a repeated name"
+NO_VOTES, NO_IMAGE = "image without votes", "votes without an image"
 
 LAYOUT = f"""\
 expected either            or
   <root>/                    <root>/
     {VOTES_FILE}             {VOTES_FILE}
-    FER2013Train/*.png         {KAGGLE_FILE}
-    FER2013Valid/*.png
+    FER2013Train/*.png         {TABLE_FILES[0]}
+    FER2013Valid/*.png             (or {TABLE_FILES[1]})
     FER2013Test/*.png"""
 
-_RENAMED = {column: f"votes_{name}" for column, name in FERPLUS_COLUMNS.items()}
+
+class FERPlus(DataSet):
+    """FERPlus."""
+
+    name, title = "ferplus", "FERPlus"
+    order = tuple(COUNTS["train"])
+    published = Published(
+        COUNTS,
+        "votes of microsoft/FERPlus, largest count",
+        images=IMAGES,
+        others={"rows of votes": ROWS},
+        size=(IMAGE_SIDE, IMAGE_SIDE),
+        twins_in_train={"validation": 279, "test": 288},
+        dropped={NAMELESS: 173, EARLIER: 4},
+    )
+    has_votes = True
+    label_rules = tuple(LABEL_RULES)
+    odd_reasons = (NO_VOTES, NO_IMAGE)
+
+    def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the images that the label rule labels."""
+        return read_ferplus(choice.root, rule=choice.label_rule, num_classes=choice.num_classes)
+
+    def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return all images that have votes, labelled by the largest count of eight classes."""
+        images, dropped = read_ferplus_votes(root)
+        # Kaggle's table has pixels for rows without a name too; as published they are no images.
+        is_nameless = images["image_id"].str.fullmatch(r"row\d+")
+        nameless = images.loc[is_nameless, "split"].value_counts().rename("images").reset_index()
+        dropped = pd.concat([dropped, nameless.assign(reason=NAMELESS)])
+        images = images[~is_nameless].reset_index(drop=True)
+        return images.assign(label=label_from_votes(images, "argmax", 8)["label"]), dropped
+
+    def other_counts(self, root: Path) -> dict[str, dict[str, int]]:
+        """Return how many rows `fer2013new.csv` has, with or without an image."""
+        return {"rows of votes": read_votes_file(root)["split"].value_counts().to_dict()}
+
+    def to_align(self, root: Path) -> pd.DataFrame:
+        """Return the images whatever their votes."""
+        # The rule that keeps most; with files, those that it drops are listed all the same.
+        index, _ = read_ferplus(root, rule="argmax", num_classes=8)
+        if _has_folders(root):
+            return _list_images(root)
+        return index.assign(output=index["split"].map(FOLDERS) + "/" + index["image_id"] + ".png")
+
+    def label_files(self, root: Path) -> list[Path]:
+        """Return the files of votes."""
+        return [root / VOTES_FILE, *sorted(root.glob(f"FER2013*/{LABEL_FILE}"))]
 
 
 def read_ferplus(
@@ -99,6 +164,11 @@ def read_ferplus(
     labelled = label_from_votes(joined, rule, num_classes)
     is_kept = labelled["reason"] == ""
     by_rule = pd.DataFrame({"split": joined["split"], "reason": labelled["reason"]})[~is_kept]
+    if not is_kept.any():
+        raise ValueError(
+            f"no image in {root} has a label under the rule {rule!r}: "
+            f"{labelled['reason'].value_counts().to_dict()}; are the votes FERPlus's own?"
+        )
     index = joined.assign(label=labelled["label"])[is_kept].reset_index(drop=True)
     index = index[["image_id", "path", "split", "label", *VOTE_COLUMNS]]
     rows = dropped.loc[dropped.index.repeat(dropped["images"]), ["split", "reason"]]
@@ -124,13 +194,13 @@ def read_ferplus_votes(
         raise ValueError(f"unknown votes {votes!r}; choose one of {', '.join(VOTE_SOURCES)}")
     if _has_folders(root):
         images = _list_images(root)
-        rows = _read_votes_file(root) if votes == VOTE_SOURCES[0] else _read_label_files(root)
+        rows = read_votes_file(root) if votes == VOTE_SOURCES[0] else read_label_files(root)
         joined, dropped = _join_on_name(images, rows)
-    elif _has_kaggle_files(root):
+    elif _has_table(root):
         if votes != VOTE_SOURCES[0]:
             raise ValueError(
                 f"votes={votes!r} needs the folders {', '.join(FOLDERS.values())}; {root} holds "
-                f"{KAGGLE_FILE}, which goes with votes={VOTE_SOURCES[0]!r}"
+                f"{find_table(root)}, which goes with votes={VOTE_SOURCES[0]!r}"
             )
         joined, dropped = _join_on_position(root)
     else:
@@ -140,68 +210,12 @@ def read_ferplus_votes(
     return joined[["image_id", "path", "split", *VOTE_COLUMNS]], _count(dropped)
 
 
-def count_votes_rows(root: str | os.PathLike) -> dict[str, int]:
-    """Return how many rows `fer2013new.csv` has for each split, with or without an image."""
-    return _read_votes_file(Path(root))["split"].value_counts().to_dict()
-
-
-def load_kaggle_images(
-    csv_path: str | os.PathLike, rows: Sequence[int] | np.ndarray | None = None
-) -> np.ndarray:
-    """Read the pixels of Kaggle's `fer2013.csv`.
-
-    Parameters
-    ----------
-    csv_path : path
-    rows : sequence of int, optional
-        (M,), positions of the wanted rows, counted from 0, in any order; all without it. The
-        whole file is read in any case: ask for many rows at once.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N or M, 48, 48), uint8.
-
-    Raises
-    ------
-    ValueError
-        If a row has not 2,304 numbers in 0..255, or a wanted row does not exist.
-    """
-    wanted = None if rows is None else {int(row) for row in rows}
-    images, start = {}, 0
-    # In chunks: the numbers as text take several times the room of the images.
-    for chunk in _read_kaggle_column(csv_path, "pixels", chunksize=4096):
-        for row, text in enumerate(chunk["pixels"].fillna(""), start):
-            if wanted is None or row in wanted:
-                images[row] = _parse_pixels(text, row, csv_path)
-        start += len(chunk)
-    rows = range(start) if rows is None else rows
-    missing = sorted(set(map(int, rows)) - set(images))
-    if missing:
-        raise ValueError(f"{csv_path} has {start} rows, counted from 0; there is no {missing[:5]}")
-    flat = np.array([images[int(row)] for row in rows], dtype=np.uint8)
-    return flat.reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
-
-
-def _parse_pixels(text: str, row: int, csv_path: str | os.PathLike) -> np.ndarray:
-    try:
-        values = np.fromstring(text, dtype=np.int64, sep=" ")
-    except ValueError:  # Something that is no number.
-        values = np.empty(0, dtype=np.int64)
-    if values.size != IMAGE_SIDE**2 or values.min() < 0 or values.max() > 255:
-        raise ValueError(
-            f"row {row} of {csv_path} starts with {text[:20]!r} and has {values.size} readable "
-            f"pixels; expected {IMAGE_SIDE**2} numbers in 0..255: is the download complete?"
-        )
-    return values.astype(np.uint8)
-
-
 def _has_folders(root: Path) -> bool:
     return all((root / folder).is_dir() for folder in FOLDERS.values())
 
 
-def _has_kaggle_files(root: Path) -> bool:
-    return (root / KAGGLE_FILE).is_file() and (root / VOTES_FILE).is_file()
+def _has_table(root: Path) -> bool:
+    return find_table(root) is not None and (root / VOTES_FILE).is_file()
 
 
 def _what_is_missing(root: Path) -> str:
@@ -211,18 +225,24 @@ def _what_is_missing(root: Path) -> str:
     # The folder's own parent is tried too: somebody may have passed .../FER2013Train.
     nearby = [root.parent, *sorted(path for path in root.iterdir() if path.is_dir())]
     for candidate in nearby:
-        if _has_folders(candidate) or _has_kaggle_files(candidate):
+        if _has_folders(candidate) or _has_table(candidate):
             return f"{root} is not FERPlus's root, {candidate} is: pass root={str(candidate)!r}"
-    if copy := find_class_folders(root):
+    if copy := class_folders(root):
         return (
-            f"{copy[0]} has class folders under {'/ and '.join(copy[1])}/ with "
-            f"{' and '.join(f'{count:,}' for count in copy[1].values())} images: a copy of FER2013 "
-            "whose names do not say which row of FERPlus's votes is whose; take Kaggle's "
-            f"{KAGGLE_FILE} instead; {LAYOUT}"
+            f"{copy}: a copy of FER2013 whose names do not say which row of FERPlus's votes is "
+            f"whose; take Kaggle's {TABLE_FILES[0]} instead; {LAYOUT}"
         )
-    found = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    return f"{root} holds {shown or 'nothing'}; {LAYOUT}"
+    if (root / "train.csv").is_file() and find_table(root) is None:
+        return (
+            f"{root} holds train.csv, the challenge's training part without the others, and no "
+            f"{TABLE_FILES[0]}: take that, or {TABLE_FILES[1]}; {LAYOUT}"
+        )
+    if find_table(root) and not (root / VOTES_FILE).is_file():
+        return (
+            f"{root} holds {find_table(root)} and no {VOTES_FILE}, which holds the votes: take it "
+            "from github.com/microsoft/FERPlus"
+        )
+    return f"{root} {contents(root)}; {LAYOUT}"
 
 
 def _list_images(root: Path) -> pd.DataFrame:
@@ -230,7 +250,8 @@ def _list_images(root: Path) -> pd.DataFrame:
     rows = []
     for split, folder in FOLDERS.items():
         with os.scandir(root / folder) as entries:
-            names = [entry.name for entry in entries if entry.name.lower().endswith(".png")]
+            names = [entry.name for entry in entries]
+        names = [name for name in names if name.lower().endswith(".png") and not is_hidden(name)]
         if not names:
             raise FileNotFoundError(f"{root / folder} holds no PNG; {LAYOUT}")
         rows += [(name[:-4].lower(), f"{folder}/{name}", split) for name in names]
@@ -242,68 +263,6 @@ def _list_images(root: Path) -> pd.DataFrame:
             f"{' and '.join(repeated['path'].iloc[:2])}: unpack the set again into an empty folder"
         )
     return images
-
-
-def _read_votes_file(root: Path) -> pd.DataFrame:
-    """Read `fer2013new.csv`: `image_id` (empty where the row has no name), `split`, votes."""
-    path = root / VOTES_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}, which holds the votes; {LAYOUT}")
-    table = pd.read_csv(path, skipinitialspace=True)
-    table.columns = table.columns.str.strip()
-    _check_columns(table, ["Usage", "Image name", *FERPLUS_COLUMNS], path)
-    table["image_id"] = _to_image_id(table["Image name"])
-    table["split"] = _to_split(table["Usage"], path)
-    return _with_votes(table, path)
-
-
-def _read_label_files(root: Path) -> pd.DataFrame:
-    """Read the `label.csv` of the three folders into the form of `_read_votes_file`."""
-    columns = ["Image name", "box", *FERPLUS_COLUMNS]
-    tables = []
-    for split, folder in FOLDERS.items():
-        path = root / folder / LABEL_FILE
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}, which votes='label' reads")
-        table = pd.read_csv(path, header=None, skipinitialspace=True)
-        if table.shape[1] != len(columns):
-            raise ValueError(
-                f"{path} has {table.shape[1]} columns; expected {len(columns)}: name, box and "
-                f"ten counts, without a header"
-            )
-        table.columns = columns
-        table["image_id"] = _to_image_id(table["Image name"])
-        tables.append(_with_votes(table.assign(split=split), path))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _check_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
-
-
-def _to_image_id(names: pd.Series) -> pd.Series:
-    names = names.fillna("").astype("str").str.strip().str.lower()
-    return names.str.removesuffix(".png")
-
-
-def _to_split(usage: pd.Series, path: Path) -> pd.Series:
-    usage = usage.astype("str").str.strip()
-    unknown = sorted(set(usage) - set(USAGES))
-    if unknown:
-        raise ValueError(f"{path} has the Usage {unknown}; expected one of {list(USAGES)}")
-    return usage.map(USAGES)
-
-
-def _with_votes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Give the vote columns the index's names and check that they are counts."""
-    table = table.rename(columns=_RENAMED)
-    is_count = table[VOTE_COLUMNS].apply(pd.to_numeric, errors="coerce").ge(0).all(axis=1)
-    if not is_count.all():
-        row = int(np.flatnonzero(~is_count)[0])
-        raise ValueError(f"row {row} of {path} has votes that are no counts of annotators")
-    return table[["image_id", "split", *VOTE_COLUMNS]].astype(dict.fromkeys(VOTE_COLUMNS, "int64"))
 
 
 def _reasons(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
@@ -345,30 +304,19 @@ def _join_on_name(
             f"test would mix; unpack the set again"
         )
     dropped = [
-        _reasons(rows[~is_named], "row without an image name"),
-        _reasons(rows[is_earlier], "earlier row of a repeated name"),
-        _reasons(no_votes, "image without votes"),
-        _reasons(no_image, "votes without an image"),
+        _reasons(rows[~is_named], NAMELESS),
+        _reasons(rows[is_earlier], EARLIER),
+        _reasons(no_votes, NO_VOTES),
+        _reasons(no_image, NO_IMAGE),
     ]
     return joined.astype(dict.fromkeys(VOTE_COLUMNS, "int64")), dropped
 
 
-def _read_kaggle_column(csv_path: str | os.PathLike, column: str, **options):
-    # The challenge's own release has a blank before the names in the header.
-    header = pd.read_csv(csv_path, nrows=0).columns
-    matching = [name for name in header if name.strip() == column]
-    if not matching:
-        raise ValueError(f"{csv_path} lacks the column {column!r}; it has {list(header)}")
-    table = pd.read_csv(csv_path, usecols=matching, **options)
-    if isinstance(table, pd.DataFrame):
-        return table.rename(columns=str.strip)
-    return (chunk.rename(columns=str.strip) for chunk in table)
-
-
 def _join_on_position(root: Path) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    rows = _read_votes_file(root)
-    path = root / KAGGLE_FILE
-    usage = _to_split(_read_kaggle_column(path, "Usage")["Usage"], path)
+    rows = read_votes_file(root)
+    table = find_table(root)
+    path = root / table
+    usage = to_split(read_column(path, "Usage")["Usage"], path)
     if len(usage) != len(rows):
         raise ValueError(
             f"{path} has {len(usage)} rows and {VOTES_FILE} {len(rows)}: they correspond by "
@@ -385,7 +333,7 @@ def _join_on_position(root: Path) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     is_earlier = is_named & rows["image_id"].duplicated(keep="last")
     names = [f"row{number:05d}" for number in numbers]
     rows["image_id"] = rows["image_id"].where(is_named, pd.Series(names))
-    rows["path"] = [f"{KAGGLE_FILE}#{number}" for number in numbers]
+    rows["path"] = [f"{table}#{number}" for number in numbers]
     # Dropped here too, so that both layouts give the same images under the same names.
-    dropped = [_reasons(rows[is_earlier], "earlier row of a repeated name")]
+    dropped = [_reasons(rows[is_earlier], EARLIER)]
     return rows[~is_earlier].reset_index(drop=True), dropped

@@ -9,14 +9,29 @@ code that aligns by them does.
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from nlalib.data.image_files import image_size
 from nlalib.data.index import LANDMARK_COLUMNS, check_index
 from nlalib.data.labels import RAFDB_CODES, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
-from nlalib.data.sets.base import BOX_COLUMNS, find_class_folders, tolerated_missing
+from nlalib.data.sets.base import (
+    BOX_COLUMNS,
+    IMAGE_ENDINGS,
+    DataSet,
+    Published,
+    class_folders,
+    contents,
+    encoding_of,
+    is_hidden,
+    tolerated_missing,
+)
+from nlalib.paths import resolve
+
+if TYPE_CHECKING:
+    from nlalib.data.choice import DataChoice
 
 LABEL_FILE = "EmoLabel/list_patition_label.txt"
 ANNOTATIONS, ANNOTATION_END = "Annotation/manual", "_manu_attri.txt"
@@ -25,7 +40,9 @@ AUTOMATIC, AUTOMATIC_END = "Annotation/auto", "_auto_attri.txt"
 # 37 points that the set's makers had detected; what each one marks is not documented.
 AUTOMATIC_COLUMNS = [f"point_{number:02d}_{axis}" for number in range(37) for axis in "xy"]
 COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
-_LINE = re.compile(r"(?:.*[/\\])?((?:train|test)_\d+)(?:_aligned)?\.jpg\s+(\d+)", re.IGNORECASE)
+_LINE = re.compile(
+    r"(?:.*[/\\])?((?:train|test)_\d+)(?:_aligned)?\.(?:jpe?g|png)\s+(\d+)", re.IGNORECASE
+)
 NO_FILE, NO_LABEL = "listed without a file", "file without a label"
 NO_LANDMARKS = "kept, but without an annotation file: no image gets landmarks"
 LAYOUT = f"""\
@@ -37,6 +54,40 @@ expected, as the set's folder basic/ has it,
     {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)
     {AUTOMATIC}/train_00001{AUTOMATIC_END} ...    (optional)
     {BOXES}/train_00001{BOX_END} ...  (optional)"""
+
+
+class RAFDB(DataSet):
+    """RAF-DB's basic set."""
+
+    name, title = "rafdb", "RAF-DB"
+    order = tuple(RAFDB_CODES.values())
+    published = Published(COUNTS, "Li, Deng and Du 2017", size=(100, 100))
+    class_numbers = (7,)
+    takes_label_file = True
+    odd_reasons = (NO_FILE, NO_LABEL)
+
+    def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the index; with a list of other labels, also what they were."""
+        if not choice.label_file:
+            return read_rafdb(choice.root)
+        index, dropped = read_rafdb(choice.root, label_list=resolve(choice.label_file))
+        clean = read_rafdb(choice.root)[0].set_index("image_id")["label"]
+        true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
+        flipped = index["label"].to_numpy() != true_label
+        return index.assign(true_label=true_label, is_flipped=flipped), dropped
+
+    def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the aligned images."""
+        return read_rafdb(root)
+
+    def to_align(self, root: Path) -> pd.DataFrame:
+        """Return the original photographs where they are there, else the aligned faces."""
+        index, _ = read_rafdb(root, aligned=not (root / "Image" / "original").is_dir())
+        return index.assign(output="Image/aligned/" + index["image_id"] + "_aligned.jpg")
+
+    def label_files(self, root: Path) -> list[Path]:
+        """Return the lists of labels."""
+        return sorted(root.glob("EmoLabel/*.txt"))
 
 
 def read_rafdb(
@@ -163,43 +214,33 @@ def _check_root(root: Path) -> None:
     for near in [*above, *below, *(path / "basic" for path in below)]:
         if (near / LABEL_FILE).is_file():
             raise FileNotFoundError(f"{root} is not RAF-DB's root, {near} is: pass root='{near}'")
-    if found := find_class_folders(root):
-        copy, images = found
+    if copy := class_folders(root):
         raise FileNotFoundError(
-            f"{copy} has class folders under {'/ and '.join(images)}/ with "
-            f"{' and '.join(f'{count:,}' for count in images.values())} images: another set than "
-            "RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some with 12,175); ask the "
-            f"owners for the set itself; {LAYOUT}"
+            f"{copy}: another set than RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some "
+            f"with 12,175); ask the owners for the set itself; {LAYOUT}"
         )
-    holds = f"{root} {_contents(root)}; EmoLabel/ {_contents(root / 'EmoLabel')}"
+    holds = f"{root} {contents(root)}; EmoLabel/ {contents(root / 'EmoLabel')}"
     raise FileNotFoundError(f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}")
 
 
-def _contents(folder: Path) -> str:
-    if not folder.is_dir():
-        return "is missing"
-    names = sorted(os.listdir(folder))
-    more = f" and {len(names) - 8:,} more" * (len(names) > 8)
-    return f"holds {', '.join(names[:8]) or 'nothing'}{more}"
-
-
-def _list(folder: Path, end: str) -> list[str]:
+def _list(folder: Path, end: str | tuple[str, ...]) -> list[str]:
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:  # One scan; a leading dot is what macOS puts into archives.
+    with os.scandir(folder) as entries:  # One scan, as many single looks take far longer.
         names = [entry.name for entry in entries]
-    return [name for name in names if name.lower().endswith(end) and name[0] != "."]
+    return [name for name in names if name.lower().endswith(end) and not is_hidden(name)]
 
 
 def _list_images(root: Path, kind: str) -> pd.DataFrame:
     folder = root / "Image" / kind
-    names = _list(folder, ".jpg")
+    names = _list(folder, IMAGE_ENDINGS)
     if not names:
-        holds = f"it {_contents(folder)}, Image/ {_contents(folder.parent)}"
+        holds = f"it {contents(folder)}, Image/ {contents(folder.parent)}"
         raise FileNotFoundError(
-            f"no JPEG in {folder}: {holds}; unpack {kind}.zip to Image/{kind}/ itself; {LAYOUT}"
+            f"no JPEG or PNG in {folder}: {holds}; unpack {kind}.zip to Image/{kind}/ itself; "
+            f"{LAYOUT}"
         )
-    ids = [name[:-4].lower().removesuffix("_aligned") for name in names]
+    ids = [name.rpartition(".")[0].lower().removesuffix("_aligned") for name in names]
     return pd.DataFrame({"image_id": ids, "path": [f"Image/{kind}/{name}" for name in names]})
 
 
@@ -244,7 +285,7 @@ def _read_codes(path: Path) -> dict[str, int]:
     """Return the codes of a label list, as they stand there, by image id."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no label list {path}; name a file like {LABEL_FILE}")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = path.read_text(encoding=encoding_of(path), errors="replace").splitlines()
     labels = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         form = _LINE.fullmatch(line)
@@ -278,5 +319,4 @@ def _read_landmarks(root: Path, image_id: str, image_path: str) -> np.ndarray:
         points = np.array([line.split() for line in lines], dtype=np.float64).reshape(5, 2)
     except ValueError as error:
         raise ValueError(f"{path} starts with {lines}; expected five lines 'x y'") from error
-    with Image.open(root / image_path) as image:  # Reads the header, not the pixels.
-        return (points / image.size).ravel()
+    return (points / image_size(root / image_path)).ravel()

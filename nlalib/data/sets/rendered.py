@@ -12,23 +12,24 @@ accuracy on them says nothing about photographs.
 """
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nlalib.data.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
 from nlalib.data.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
+from nlalib.data.sets.base import DataSet
 from nlalib.faces.drawing import draw_face
-from nlalib.faces.geometry import (
-    ACTION_UNITS,
-    HAIR_STYLES,
-    OCCLUSIONS,
-    FaceParameters,
-    Identity,
-    Pose,
-    Scene,
-    face_landmarks,
-)
+from nlalib.faces.geometry import ACTION_UNITS, FaceParameters, face_landmarks
+from nlalib.faces.people import draw_identity, draw_pose, draw_scene
+
+if TYPE_CHECKING:
+    from nlalib.data.choice import DataChoice
+
+# Paths of images begin with it.
+RENDERED_MARK = "rendered:"
 
 _PATH = re.compile(rf"rendered:(\d{{1,18}}):(\d{{1,18}}):({'|'.join(BASIC_EXPRESSIONS)})")
 
@@ -66,97 +67,31 @@ CONFUSION = np.array([
 FAINTNESS = 0.4
 GUESSING = 0.15
 
-# Colours, shares and, below, the ranges of identity, pose and scene are chosen by us for variety;
-# they are not measured on any population.
-_SKINS = [(250, 222, 202), (240, 204, 178), (228, 184, 150), (208, 157, 120), (178, 125, 90),
-          (145, 98, 68), (112, 74, 52), (88, 58, 42)]  # fmt: skip
-# Shares of the hair styles, summed up; the last edge, 1, is left out.
-_HAIR_EDGES = np.cumsum([0.06, 0.07, 0.22, 0.12, 0.14, 0.20, 0.10, 0.05])
-_HAIRS = [(28, 24, 24), (48, 34, 26), (78, 52, 34), (112, 74, 44), (164, 122, 72), (212, 178, 120),
-          (138, 64, 36)]  # fmt: skip
-_IRISES = [(58, 38, 24), (92, 62, 38), (104, 92, 50), (84, 112, 84), (92, 124, 156),
-           (110, 120, 126)]  # fmt: skip
+_ALIGNED_FACES = 200
 _SPEAKING = [ACTION_UNITS.index(unit) for unit in ("lips_part", "jaw_drop")]
 
 
-def _identity(generator: np.random.Generator) -> Identity:
-    uniform, normal = generator.uniform, generator.normal
-    tone = uniform(0, len(_SKINS) - 1)
-    low = int(tone)
-    skin = (1 - tone + low) * np.array(_SKINS[low]) + (tone - low) * np.array(_SKINS[low + 1])
-    skin += normal(0, 5) + normal(0, 2, 3)
-    age, bearded, made_up = uniform(), uniform() < 0.25, uniform() < 0.3
-    # Light hair goes with light skin more often than not; old hair is grey.
-    hair = np.array(_HAIRS[int(uniform() * (len(_HAIRS) if tone < 3 else 3))], dtype=float)
-    hair += max(age - 0.6, 0) * 2 * (190 - hair)
-    lips = skin * (0.84, 0.60, 0.60)
-    if made_up:
-        lips = 0.4 * lips + 0.6 * np.array((uniform(130, 210), uniform(20, 70), uniform(40, 90)))
-    style = HAIR_STYLES[np.searchsorted(_HAIR_EDGES, uniform(), side="right")]
-    if bearded and style in ("long", "headscarf"):
-        style = "short"
-    return Identity(
-        skin=tuple(skin.tolist()),
-        hair=tuple(np.maximum(hair + normal(0, 5, 3), 8).tolist()),
-        iris=_IRISES[int(uniform() * (len(_IRISES) if tone < 3 else 2))],
-        lips=tuple(lips.tolist()),
-        clothes=tuple(uniform(25, 235, 3).tolist()),
-        hair_style=style,
-        hair_side=1.0 if uniform() < 0.5 else -1.0,
-        face_width=uniform(0.70, 0.86),
-        jaw=uniform(0.68, 1.02),
-        chin=uniform(0.94, 1.06),
-        brow_thickness=uniform(0.022, 0.060),
-        brow_height=normal(0, 0.022),
-        brow_tilt=normal(0, 0.025),
-        brow_darkness=uniform(0.45, 1.0),
-        eye_size=uniform(0.82, 1.16),
-        eye_spacing=uniform(0.34, 0.40),
-        eye_tilt=normal(0.04, 0.08),
-        lashes=1.0 if made_up else uniform(0, 0.4),
-        nose_width=uniform(0.11, 0.18),
-        nose_length=uniform(0.20, 0.29),
-        mouth_width=uniform(0.25, 0.34),
-        lip_fullness=uniform(0.5, 1.5),
-        mouth_curve=normal(0, 0.022),
-        beard=uniform(0.25, 0.95) if bearded else 0.0,
-        moustache=1.0 if uniform() < (0.6 if bearded else 0.04) else 0.0,
-        glasses=uniform(0.3, 1.0) if uniform() < 0.14 else 0.0,
-        age=age,
-    )
+class RenderedFaces(DataSet):
+    """Faces drawn by code."""
 
+    name, title = "rendered", "rendered faces"
+    order = BASIC_EXPRESSIONS
+    has_votes = is_made = True
+    noise_kinds = ("symmetric",)
 
-def _pose(generator: np.random.Generator) -> Pose:
-    normal = generator.normal
-    yaw, pitch, roll = np.clip(normal(0, (0.20, 0.10, 0.10)), -0.45, 0.45).tolist()
-    return Pose(
-        yaw, pitch, roll,
-        scale=generator.uniform(0.37, 0.46),
-        shift=tuple(normal(0, 0.02, 2).tolist()),
-        gaze=tuple(np.clip(normal(0, (0.22, 0.25)), -0.6, 0.6).tolist()),
-    )  # fmt: skip
+    def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the index of as many faces as asked for; for all, as many as RAF-DB has."""
+        index = rendered_index(
+            train=choice.train_images or sum(RAFDB_TRAIN_COUNTS.values()),
+            test=choice.test_images or sum(RAFDB_TEST_COUNTS.values()),
+            seed=choice.data_seed,
+            flip_rate=choice.noise_rate,
+        )
+        return index, pd.DataFrame({"split": [], "reason": [], "images": []})
 
-
-def _scene(generator: np.random.Generator) -> Scene:
-    uniform, normal = generator.uniform, generator.normal
-    base = uniform(25, 230) + normal(0, 22, 3)
-    patches = normal(0, uniform(4, 45), (4, 4, 1)) + normal(0, 9, (4, 4, 3))
-    background = np.clip(base + patches, 0, 255)
-    occluded = uniform() < 0.10
-    angle, contrast = uniform(0, 2 * np.pi), uniform(0.0, 0.38)
-    return Scene(
-        light=(float(contrast * np.cos(angle)), float(contrast * np.sin(angle))),
-        gain=uniform(0.65, 1.2),
-        tint=tuple((1 + normal(0, 0.03, 3)).tolist()),
-        saturation=0.0 if uniform() < 0.12 else uniform(0.6, 1.0),
-        background=background.astype(np.uint8),
-        occlusion=OCCLUSIONS[generator.integers(1, len(OCCLUSIONS))] if occluded else "none",
-        occlusion_place=tuple(uniform(0, 1, 3).tolist()),
-        occlusion_colour=tuple(uniform(20, 225, 3).tolist()),
-        blur=max(0.0, uniform(-0.008, 0.014)),
-        noise=max(0.0, uniform(-3.0, 6.0)),
-        noise_seed=int(generator.integers(2**32)),
-    )
+    def to_align(self, root: Path) -> pd.DataFrame:
+        """Return faces to look at; they have no reader of folders."""
+        return rendered_index(train=_ALIGNED_FACES, test=0, seed=0)
 
 
 def _face(path: str) -> tuple[FaceParameters, np.random.Generator]:
@@ -170,7 +105,7 @@ def _face(path: str) -> tuple[FaceParameters, np.random.Generator]:
     seed, number, leading = int(match[1]), int(match[2]), class_id(match[3])
     generator = np.random.default_rng(np.random.SeedSequence([seed, number]))
     # The expression comes last: the same number shows the same person under any expression.
-    identity, pose, scene = _identity(generator), _pose(generator), _scene(generator)
+    identity, pose, scene = draw_identity(generator), draw_pose(generator), draw_scene(generator)
     is_blend = generator.uniform() < BLEND_RATE
     share = generator.uniform(*(BLENDED_SHARE if is_blend else PURE_SHARE))
     mixture = np.zeros(len(BASIC_EXPRESSIONS))

@@ -1,0 +1,81 @@
+"""FERPlus's votes: `fer2013new.csv` as published, and the `label.csv` of each folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import FERPLUS_COLUMNS
+from nlalib.data.sets.base import encoding_of
+
+FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
+USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+VOTES_FILE, LABEL_FILE = "fer2013new.csv", "label.csv"
+_RENAMED = {column: f"votes_{name}" for column, name in FERPLUS_COLUMNS.items()}
+
+
+def read_votes_file(root: Path) -> pd.DataFrame:
+    """Read `fer2013new.csv`: `image_id` (empty where the row has no name), `split`, votes."""
+    path = root / VOTES_FILE
+    table = pd.read_csv(path, skipinitialspace=True, encoding=encoding_of(path))
+    table.columns = table.columns.str.strip()
+    _check_columns(table, ["Usage", "Image name", *FERPLUS_COLUMNS], path)
+    table["image_id"] = _to_image_id(table["Image name"])
+    table["split"] = to_split(table["Usage"], path)
+    return _with_votes(table, path)
+
+
+def read_label_files(root: Path) -> pd.DataFrame:
+    """Read the `label.csv` of the three folders into the form of `read_votes_file`."""
+    columns = ["Image name", "box", *FERPLUS_COLUMNS]
+    tables = []
+    for split, folder in FOLDERS.items():
+        path = root / folder / LABEL_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}, which votes='label' reads")
+        table = pd.read_csv(path, header=None, skipinitialspace=True, encoding=encoding_of(path))
+        if table.shape[1] != len(columns):
+            raise ValueError(
+                f"{path} has {table.shape[1]} columns; expected {len(columns)}: name, box and "
+                f"ten counts, without a header"
+            )
+        table.columns = columns
+        table["image_id"] = _to_image_id(table["Image name"])
+        tables.append(_with_votes(table.assign(split=split), path))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _check_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+
+
+def _to_image_id(names: pd.Series) -> pd.Series:
+    names = names.fillna("").astype("str").str.strip().str.lower()
+    return names.str.removesuffix(".png")
+
+
+def to_split(usage: pd.Series, path: Path) -> pd.Series:
+    """Return the split of each row from its Usage; ValueError for a Usage that is none."""
+    usage = usage.astype("str").str.strip()
+    unknown = sorted(set(usage) - set(USAGES))
+    if unknown:
+        raise ValueError(f"{path} has the Usage {unknown}; expected one of {list(USAGES)}")
+    return usage.map(USAGES)
+
+
+def _with_votes(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Give the vote columns the index's names and check that they are counts."""
+    table = table.rename(columns=_RENAMED)
+    votes = table[VOTE_COLUMNS].apply(pd.to_numeric, errors="coerce")
+    is_count = (votes.ge(0) & (votes % 1 == 0)).all(axis=1)
+    if not is_count.all():
+        row = int(np.flatnonzero(~is_count)[0])
+        raise ValueError(
+            f"row {row} of {path} has votes that are no counts of annotators, "
+            f"{table[VOTE_COLUMNS].iloc[row].tolist()}: rules count votes, so take the file as "
+            "published, not one of shares"
+        )
+    return table[["image_id", "split", *VOTE_COLUMNS]].astype(dict.fromkeys(VOTE_COLUMNS, "int64"))
