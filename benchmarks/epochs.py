@@ -24,7 +24,7 @@ from nlalib.data.sets.rendered import render_face, rendered_index
 from nlalib.methods.nla.loss import nla_loss
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
 from nlalib.networks.registry import build_model
-from nlalib.training.loop import make_accelerator
+from nlalib.training.devices import make_accelerator
 
 
 class Photographs(Dataset):

@@ -93,8 +93,9 @@ def one_number(
     from nlalib.data.pixels import image_array
     from nlalib.networks.registry import register
     from nlalib.networks.representation import Representation
-    from nlalib.training import loop as training
+    from nlalib.training import batches as training
     from nlalib.training.config import RunConfig
+    from nlalib.training.launch import train
 
     @register("tiny")
     class Tiny(nn.Module):
@@ -124,7 +125,7 @@ def one_number(
     result["stored_mib"] = images.nbytes / 2**20
     for name, growth in grown(start).items():
         result[f"store_{name}"] = growth
-    folder = training.train(config, index, images)
+    folder = train(config, index, images)
     seconds = pd.read_csv(folder / "timing.csv")["seconds"][1:]
     for name, share in (("", 0.5), ("_lower_quartile", 0.25), ("_upper_quartile", 0.75)):
         result[f"epoch_ms_an_image{name}"] = 1000 * seconds.quantile(share) / number

@@ -20,9 +20,11 @@ from nlalib.methods import make_method
 from nlalib.methods.facts import prediction_facts
 from nlalib.methods.nla.weights import naw_weights
 from nlalib.networks.registry import build_model
+from nlalib.training.batches import DeviceImages
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import deterministic_algorithms
-from nlalib.training.loop import Learner, make_accelerator, train_epoch
+from nlalib.training.devices import deterministic_algorithms, make_accelerator
+from nlalib.training.learner import Learner
+from nlalib.training.loop import train_epoch
 
 SMALL = "resnet10_narrow16_stride2"  # the network of the grids
 CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, device="auto")
@@ -40,6 +42,8 @@ def our_step(config: RunConfig, images: np.ndarray):
     ).to(accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.lr)
     learner, optimizer = accelerator.prepare(learner, optimizer)
+    stored = DeviceImages(images, accelerator.device)
+    targets = {"labels": labels_of(len(images)).to(accelerator.device)}
 
     def step():
         train_epoch(
@@ -49,9 +53,10 @@ def our_step(config: RunConfig, images: np.ndarray):
             learner=learner,
             optimizer=optimizer,
             scheduler=None,
-            images=images,
+            each_batch=False,
+            images=stored,
             positions=np.arange(len(images)),
-            targets={"labels": labels_of(len(images))},
+            targets=targets,
         )
 
     return step
@@ -221,7 +226,7 @@ def cost_of_determinism(quick: bool) -> None:
 
 def share_of_loading(quick: bool) -> None:
     """What reading the stored images costs, as a share of an epoch after the first."""
-    from nlalib.training import loop as training
+    from nlalib.training import batches as training
 
     rows, plain = [], training.read_images
     for network, size, number in ((SMALL, 48, 512), ("resnet18", 112, 64), ("resnet18", 224, 64)):

@@ -73,7 +73,7 @@ def collect(config: str) -> None:
         ),
     }
     if study.pretraining:
-        from nlalib.training.pretraining import pretraining_table  # takes seconds to import
+        from nlalib.training.pretrain_config import pretraining_table  # takes seconds to import
 
         tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
     if CANDIDATES_TABLE in _side_tables(study):

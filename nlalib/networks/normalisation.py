@@ -1,5 +1,7 @@
 """What becomes of grey levels before a network of this study sees them."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,12 @@ def normalise(images: Tensor) -> Tensor:
     -------
     Tensor, (N, 3, H, W) float32
     """
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    deviation = torch.tensor(STANDARD_DEVIATION, device=images.device).view(1, 3, 1, 1)
+    mean, deviation = _statistics(images.device)
     return (images / 255).sub_(mean).div_(deviation)  # in place: one copy of the batch, not three
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `MEAN` and `STANDARD_DEVIATION` on a device, taken there once and not each step."""
+    mean, deviation = torch.tensor([MEAN, STANDARD_DEVIATION], device=device)
+    return mean.view(1, 3, 1, 1), deviation.view(1, 3, 1, 1)

@@ -36,7 +36,9 @@ from nlalib.metrics import CALIBRATION_BINS, classification_metrics
 from nlalib.report.frame import identity_columns, require_done
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import load_learner, make_accelerator, predict
+from nlalib.training.devices import make_accelerator
+from nlalib.training.learner import load_learner
+from nlalib.training.loop import predict
 
 # Noise, blur and contrast: make_cifar_c.py in hendrycks/robustness at 3050544; occlusion: ours.
 SEVERITIES = {

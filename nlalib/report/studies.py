@@ -25,7 +25,7 @@ from nlalib.paths import ROOT, display_path, resolve, runs_folder
 from nlalib.training.config import RunConfig
 
 if TYPE_CHECKING:
-    from nlalib.training.pretraining import PretrainConfig
+    from nlalib.training.pretrain_config import PretrainConfig
 
 TRAINING_NOTEBOOK = "04_training"
 PRETRAINING_NOTEBOOK = "05_masked_pretraining"
@@ -124,7 +124,7 @@ def _pretraining(parameters: dict | None) -> "PretrainConfig | None":
     if parameters is None:
         return None
     # Imported when asked for: it takes seconds, and most studies have none.
-    from nlalib.training.pretraining import PretrainConfig
+    from nlalib.training.pretrain_config import PretrainConfig
 
     return PretrainConfig.from_parameters(parameters)
 

@@ -78,15 +78,21 @@ class EpochDraws:
         self._noise_seed = [seed, epoch, 2]
         self._noise = None
 
-    def noise(self, device: torch.device) -> Tensor:
-        """Return standard normal numbers, which samples read from places of their own.
+    def to(self, device: torch.device) -> "EpochDraws":
+        """Take the numbers to the device on which images are augmented, for the whole epoch."""
+        self.uniform = self.uniform.to(device)
+        return self
 
-        They are drawn and taken to the device once an epoch.
+    @property
+    def noise(self) -> Tensor:
+        """Standard normal numbers, which samples read from places of their own.
+
+        They are drawn when first asked for.
         """
         if self._noise is None:
             generator = np.random.default_rng(self._noise_seed)
-            self._noise = torch.from_numpy(generator.standard_normal(_NOISE_BANK, dtype=np.float32))
-        self._noise = self._noise.to(device)
+            drawn = torch.from_numpy(generator.standard_normal(_NOISE_BANK, dtype=np.float32))
+            self._noise = drawn.to(self.uniform.device)
         return self._noise
 
 
@@ -96,21 +102,22 @@ def augment(images: Tensor, samples: Tensor, draws: EpochDraws, recipe: Recipe) 
     Parameters
     ----------
     images : Tensor, (N, 3, H, W) uint8
-    samples : Tensor, (N,) int64, on the CPU
+    samples : Tensor, (N,) int64
         Position of each image in the training set: it selects the image's draws.
     draws : EpochDraws
+        Like `samples` on the device of `images`.
     recipe : Recipe
 
     Returns
     -------
     Tensor, (N, 3, H, W) float32, on the device of `images`
     """
-    uniform = draws.uniform[samples].to(images.device)  # (N, 12)
+    uniform = draws.uniform[samples]  # (N, 12)
     pixels = images.float()
     if recipe.noise_probability:
         places = (uniform[:, 0] * (_NOISE_BANK - 1)).long()
         steps = torch.arange(pixels[0].numel(), device=images.device)
-        noise = draws.noise(images.device)[(places[:, None] + steps) % _NOISE_BANK]
+        noise = draws.noise[(places[:, None] + steps) % _NOISE_BANK]
         chosen = (uniform[:, 1] < recipe.noise_probability).float().view(-1, 1, 1, 1)
         pixels = pixels + chosen * recipe.noise_variance**0.5 * noise.view_as(pixels)
         pixels = pixels.clamp(0, 255)

@@ -10,18 +10,14 @@ A study adds `executed`, when the run's notebook has run to its end.
 """
 
 import json
-import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from nlalib.data.candidates import VOTE_RULES
 from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.files import file_digest
 from nlalib.parameters import RunParameters, parameter
-from nlalib.paths import ROOT, resolve, runs_folder
+from nlalib.paths import resolve, runs_folder
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 RESULTS_VERSION = 1
@@ -32,8 +28,8 @@ class RunConfig(RunParameters):
     """The parameters of one training run, with the defaults of `04_training.ipynb`.
 
     What `data` and `candidates` share is checked there, method and network by their registries.
-    Compilation, the choice of algorithms and the order of channels are no part of the identity:
-    like a device, they order sums in other ways.
+    Compilation, CUDA graphs, the choice of algorithms and the order of channels are no part of the
+    identity: like a device, they order sums in other ways.
     """
 
     dataset: str = parameter("rendered")
@@ -73,6 +69,10 @@ class RunConfig(RunParameters):
     compile: bool = parameter(False, identity=False)
     deterministic: bool = parameter(False, identity=False)
     channels_last: bool = parameter(True, identity=False)
+    sampler: str = parameter("shuffled", later=True, told=True, choices=("shuffled", "balanced"))
+    images_on_device: str = parameter("auto", identity=False, choices=("auto", "off"))
+    cuda_graph: str = parameter("auto", identity=False, choices=("auto", "off"))
+    logger: str = parameter("", identity=False, choices=("", "tensorboard"))
 
     def check(self) -> None:
         """Refuse what does not go together: no parameter may change a run's id alone."""
@@ -120,6 +120,11 @@ class RunConfig(RunParameters):
             raise ValueError(
                 f"batch_size is {self.batch_size} for {self.processes} processes; batch "
                 "normalisation needs at least two images in each"
+            )
+        if self.processes > 1 and self.sampler == "balanced":
+            raise ValueError(
+                f"processes is {self.processes}, but a balanced sampler may draw an image twice, "
+                "and two processes would both record it; leave it at 1"
             )
         from_votes = "votes" in method.needs or (
             "candidates" in method.needs and self.candidate_rule in VOTE_RULES
@@ -207,39 +212,3 @@ def read_config(folder: Path) -> RunConfig:
     parameters = json.loads((folder / "config.json").read_text())
     parameters.pop("identity")
     return RunConfig.from_parameters(parameters)
-
-
-def environment() -> dict:
-    """Return what the run ran on: versions, machine, threads, commit of the project.
-
-    The commit is None where the project is no git clone, or where git is not installed.
-    """
-    import torch  # which takes seconds: whoever only reads a configuration needs none
-
-    commit = None
-    if shutil.which("git"):
-        commit = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    packages = ("torch", "torchvision", "numpy", "accelerate", "scikit-learn", "opencv-python")
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": _processor_name(),
-        "threads": torch.get_num_threads(),
-        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": commit or None,
-        "packages": {name: version(name) for name in packages},
-    }
-
-
-def _processor_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -19,8 +19,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    gather_object,
+    is_tensorboard_available,
+)
 from torch import nn
+
+from nlalib.paths import runs_folder
 
 # What `deterministic_algorithms` needs of cuBLAS, which reads it once, at its first use.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -37,21 +44,64 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def make_accelerator(device: str, precision: str, processes: int = 1) -> Accelerator:
+def require_device(device: str) -> None:
+    """Raise RuntimeError, with the reason, if "cuda" is asked for and there is none."""
+    if device != "cuda" or torch.cuda.is_available():
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.version.cuda is None:
+        cause = "this PyTorch was built without CUDA"
+    elif visible is not None and not visible.strip(" ,"):
+        cause = "CUDA_VISIBLE_DEVICES is empty, which hides all of them"
+    else:
+        try:
+            torch.cuda.init()  # says more than is_available: no driver, or one that is too old
+            cause = "it finds none"
+        except (RuntimeError, AssertionError) as error:
+            cause = str(error).strip().partition("\n")[0]
+    raise RuntimeError(
+        f"device is 'cuda' but PyTorch finds no CUDA device ({cause}); use 'auto' or 'cpu'"
+    )
+
+
+def _require_answer(device: torch.device) -> None:
+    """Raise RuntimeError if the GPU does not compute, for example since another program has it."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{device} does not compute ({str(error).strip().partition(chr(10))[0]}): another "
+            "program may have it for itself (see nvidia-smi). Wait for it, name another GPU by "
+            "CUDA_VISIBLE_DEVICES, or set device to 'cpu'"
+        ) from error
+
+
+def make_accelerator(
+    device: str, precision: str, processes: int = 1, logger: str = ""
+) -> Accelerator:
     """Return the Accelerator that owns device and precision.
 
     "auto" leaves the choice to Accelerate: CUDA where there is one, else Apple's GPU, else the CPU.
 
+    Parameters
+    ----------
+    device, precision : str
+    processes : int
+    logger : {"", "tensorboard"}
+        To which `Accelerator.log` writes each epoch's metrics, under `logs` in the folder of runs.
+
     Raises
     ------
     RuntimeError
-        If "cuda" is asked for and there is none, or if the program was started as another number
-        of processes than `processes`, or as more than there are devices.
+        If "cuda" is asked for and there is none, or it does not compute; if the program was
+        started as another number of processes than `processes`, or as more than there are devices.
     ValueError
         If "fp16" is asked for without a GPU.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device is 'cuda' but PyTorch finds no CUDA device; use 'auto' or 'cpu'")
+    require_device(device)
+    require_logger(logger)
     if started_processes() != processes:
         raise RuntimeError(
             f"started as {started_processes()} processes, but processes is {processes}: start as "
@@ -65,7 +115,13 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
             "start one a device, or set device to 'cpu'"
         )
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train several times
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=_PRECISIONS[precision])
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=_PRECISIONS[precision],
+        log_with=logger or None,
+        project_dir=runs_folder() / "logs" if logger else None,
+    )
+    _require_answer(accelerator.device)
     if precision == "fp16" and not accelerator.native_amp:
         # Accelerate would go on in fp32, without a word.
         raise ValueError(
@@ -73,6 +129,15 @@ def make_accelerator(device: str, precision: str, processes: int = 1) -> Acceler
             "'bf16' or 'fp32', or a GPU"
         )
     return accelerator
+
+
+def require_logger(logger: str) -> None:
+    """Raise RuntimeError if the package that a logger needs is not installed."""
+    if logger == "tensorboard" and not is_tensorboard_available():
+        raise RuntimeError(
+            "logger is 'tensorboard', which is not installed: pip install tensorboard, or leave "
+            "logger empty"
+        )
 
 
 def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_layers: bool):

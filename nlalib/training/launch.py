@@ -1,21 +1,23 @@
-"""One run in several processes, from a shell or from inside a notebook.
+"""Where a run starts: in this process or in several, from a notebook or from a shell.
 
 torchrun --nproc-per-node 2 -m nlalib.training.launch parameters.yaml
 accelerate launch --num_processes 2 -m nlalib.training.launch parameters.yaml
 python -m nlalib.training.launch parameters.yaml
 
 The YAML file holds parameters of `04_training.ipynb`; `processes` is as many as were started.
-`nlalib.training.loop.train` with `processes` above 1 calls `train_in_processes`, so that the same
-works in a notebook. That starts fresh processes and does not fork the kernel, as Accelerate's
-`notebook_launcher` does: a fork fails once a cell has touched CUDA, and may hang once threads run.
+`train` is what a notebook calls; with `processes` above 1 it starts fresh ones, and does not fork
+the kernel, as Accelerate's `notebook_launcher` does: a fork fails once a cell has touched CUDA, and
+may hang once threads run.
 """
 
 import argparse
 import mmap
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,8 +30,73 @@ from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset
 from nlalib.paths import ROOT
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import started_processes
-from nlalib.training.loop import train
+from nlalib.training.devices import (
+    deterministic_algorithms,
+    is_first_process,
+    require_device,
+    started_processes,
+)
+from nlalib.training.resumable import Interrupted, already_done
+from nlalib.training.training_run import TrainingRun
+
+
+def train(
+    config: RunConfig,
+    index: pd.DataFrame,
+    images: np.ndarray,
+    report: Callable[[str], None] | None = None,
+) -> Path:
+    """Train one network and write its run folder; go on where a killed run stopped.
+
+    Parameters
+    ----------
+    config : RunConfig
+    index : pandas.DataFrame
+        With the column `part`, from `nlalib.data.splits.load_dataset`.
+    images : numpy.ndarray, (len(index), size, size, 3) uint8
+        The decoded images, from `nlalib.data.pixels.image_array`.
+    report : callable, optional
+        Gets a line of text after each epoch.
+
+    Returns
+    -------
+    pathlib.Path
+        The run's folder. A folder that is already `done` is returned at once.
+
+    Raises
+    ------
+    RuntimeError
+        If another process is training in the run's folder, if the device that is asked for is not
+        there or is taken, or if it has no memory left.
+    Interrupted, FloatingPointError, ValueError, OSError
+        As `nlalib.training.resumable.ResumableRun.go`.
+
+    Notes
+    -----
+    A checkpoint is written after each epoch. All random numbers come from (seed, epoch), so a
+    run that was killed and started again ends with the same numbers, bit by bit on the CPU with as
+    many threads.
+
+    With `config.processes` above 1, either this is one of the processes that torchrun or
+    `accelerate launch` started, or they are started here. The first one alone writes and reports.
+    """
+    report = report if report and is_first_process() else lambda line: None
+    require_device(config.device)  # also where there is nothing left to do
+    if config.is_done:
+        if is_first_process():
+            already_done(config, report)
+    elif config.processes > 1 and started_processes() == 1:
+        train_in_processes(config, index, images, report)
+    else:
+        with (
+            config.locked() if is_first_process() else nullcontext(),
+            deterministic_algorithms(config.deterministic),
+        ):
+            if config.is_done:  # by a process that held the folder until now
+                already_done(config, report)
+            else:
+                TrainingRun(config, index, images, report).go()
+    return config.folder
 
 
 def train_in_processes(
@@ -41,6 +108,8 @@ def train_in_processes(
     ------
     RuntimeError
         If one of them fails, with the end of what it said.
+    Interrupted
+        For an interrupt from the keyboard.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(config.processes), "-m", "nlalib.training.launch"]
@@ -59,12 +128,18 @@ def train_in_processes(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env={**os.environ, "TQDM_DISABLE": "1"},  # lines come through the pipe, no bars
         )
         try:
             for line in process.stdout:
                 report(line.rstrip("\n"))
             process.wait()
-        finally:  # an interrupted cell
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                "stopped with its processes; run this cell again to go on after the last epoch "
+                "that was done"
+            ) from error
+        finally:
             process.terminate()
             process.wait()
         if process.returncode:
@@ -99,7 +174,10 @@ def main(arguments: Sequence[str]) -> None:
     else:
         index, _ = load_dataset(config.data)
         images = image_array(index, root=config.data.root, size=config.image_size)
-    train(config, index, images, report=lambda line: print(line, flush=True))
+    try:
+        train(config, index, images, report=lambda line: print(line, flush=True))
+    except Interrupted as stopped:
+        sys.exit(str(stopped))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

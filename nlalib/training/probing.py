@@ -16,7 +16,7 @@ from torch import nn
 
 from nlalib.data.pixels import read_images
 from nlalib.networks.normalisation import normalise
-from nlalib.training.loop import to_tensor
+from nlalib.training.batches import to_tensor
 
 # Inverse strength of the L2 penalty, tried on held-out images.
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)

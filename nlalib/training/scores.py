@@ -18,7 +18,8 @@ from nlalib.files import write_table
 from nlalib.paths import runs_folder
 from nlalib.training.config import read_config
 from nlalib.training.devices import make_accelerator
-from nlalib.training.loop import load_learner, predict
+from nlalib.training.learner import load_learner
+from nlalib.training.loop import predict
 
 
 def write_scores(run_id: str) -> Path:

@@ -12,7 +12,7 @@ from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset
 from nlalib.methods import METHODS
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import train
+from nlalib.training.launch import train
 
 
 @pytest.fixture(autouse=True, scope="module")

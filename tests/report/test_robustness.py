@@ -25,7 +25,7 @@ from nlalib.report.robustness import (
 )
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import train
+from nlalib.training.launch import train
 
 IDS = ["first", "second", "third"]
 

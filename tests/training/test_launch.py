@@ -23,10 +23,9 @@ from nlalib.networks.registry import BACKBONES, Backbone
 from nlalib.networks.representation import Representation
 from nlalib.paths import ROOT
 from nlalib.training import launch
-from nlalib.training import loop as training
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
-from nlalib.training.loop import train
+from nlalib.training.launch import train
 
 PROCESSES = 2
 TINY = RunConfig(
@@ -222,8 +221,8 @@ def test_parameters_file_starts_a_run(tmp_path, monkeypatch, capsys, data):
 
 def test_finished_run_is_not_started_again(both, monkeypatch, data):
     monkeypatch.setenv("NLA_RUNS", str(both[1].parent))
-    monkeypatch.setattr(training, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(launch, "TrainingRun", lambda *_: pytest.fail("trained again"))
     lines = []
     config = replace(TINY, processes=PROCESSES)
     assert train(config, *data, report=lines.append) == both[1]
-    assert lines == [f"already done: {config.run_id}"]
+    assert lines[0].startswith(f"already done: {config.run_id} (delete ")

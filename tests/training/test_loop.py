@@ -27,22 +27,22 @@ from nlalib.methods.base import METHODS
 from nlalib.networks.normalisation import normalise
 from nlalib.networks.registry import build_model
 from nlalib.networks.representation import Representation
-from nlalib.training import loop as training
+from nlalib.training import training_run
+from nlalib.training.batches import batches, to_tensor
+from nlalib.training.checkpoint import read_checkpoint
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import (
+from nlalib.training.devices import make_accelerator
+from nlalib.training.launch import train
+from nlalib.training.learner import (
     Learner,
-    Progress,
-    batches,
     load_learner,
-    make_accelerator,
     make_learner,
     make_optimizer,
-    predict,
-    read_checkpoint,
-    selected_epochs,
-    to_tensor,
-    train,
+    memory_format,
 )
+from nlalib.training.loop import predict
+from nlalib.training.resumable import Progress
+from nlalib.training.training_run import selected_epochs
 
 TINY = RunConfig(
     train_images=180, test_images=40, image_size=16, epochs=3, batch_size=64, device="cpu"
@@ -119,7 +119,7 @@ def test_failure_before_the_end_leaves_no_done(data, runs, monkeypatch):
 
     config, lines = replace(TINY, epochs=1), []
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_file", fail)
+        patch.setattr(training_run, "write_weights", fail)
         with pytest.raises(OSError, match="disk full"):
             train(config, *data)
     assert not (config.folder / "done").exists()
@@ -166,12 +166,14 @@ def test_facts_stand_beside_their_own_image(data, runs):
 
 def test_predictions_are_kept_of_epochs_that_a_rule_may_still_pick():
     validation, test = [0.5, 0.9, 0.9, 0.1], [0.7, 0.2, 0.7, 0.3]
-    progress, kept = Progress(0, [], [], {}), []
+    progress, kept = Progress(), []
+    run = training_run.TrainingRun.__new__(training_run.TrainingRun)
+    run.progress = progress
     for epoch, accuracies in enumerate(zip(validation, test, strict=True)):
         names = ("validation_overall_accuracy", "test_overall_accuracy")
         progress.metrics.append({"epoch": epoch, **dict(zip(names, accuracies, strict=True))})
         progress.predictions[epoch] = {}
-        training._keep_selected(progress)
+        run.keep_predictions()
         kept.append(sorted(progress.predictions))
     assert kept == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]
 
@@ -276,9 +278,11 @@ def test_run_stopped_after_an_epoch_ends_with_the_same_bits(finished, data, runs
 def test_finished_run_is_not_repeated(finished, data, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(finished.parent))
     before, lines = results_of(finished), []
-    monkeypatch.setattr(training, "build_model", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(training_run, "build_model", lambda *_: pytest.fail("trained again"))
     assert train(TINY, *data, report=lines.append) == finished
-    assert lines == [f"already done: {TINY.run_id}"]
+    (told,) = lines
+    assert told.startswith(f"already done: {TINY.run_id} (delete ")
+    assert told.endswith(f"{TINY.run_id} to train it anew)")
     assert results_of(finished) == before
 
 
@@ -386,7 +390,7 @@ def one_epoch_metrics(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
         # Building a network takes longer than training it here.
-        patch.setattr(training, "build_model", lambda *given: copy.deepcopy(built(*given)))
+        patch.setattr(training_run, "build_model", lambda *given: copy.deepcopy(built(*given)))
         yield metrics, metrics()
 
 
@@ -451,13 +455,13 @@ def test_one_cycle_schedule_rises_to_the_rate_and_falls_to_nothing():
 def test_epochs_of_a_run_follow_the_schedule(data, runs, monkeypatch):
     """The rate that the optimizer has in each epoch of a real run."""
     rates = {}
-    plain = training.train_epoch
+    plain = training_run.train_epoch
 
     def spy(config, epoch, **given):
         rates[epoch] = given["optimizer"].param_groups[0]["lr"]
         return plain(config, epoch, **given)
 
-    monkeypatch.setattr(training, "train_epoch", spy)
+    monkeypatch.setattr(training_run, "train_epoch", spy)
     train(replace(TINY, lr_schedule="exponential", lr=0.01), *data)
     assert rates == pytest.approx({0: 0.01, 1: 0.009, 2: 0.0081})
 
@@ -598,8 +602,8 @@ class Doubter(Method):
 
 def test_process_without_a_share_predicts_nothing_of_the_right_width(data):
     learner = Learner(build_model("resnet18_narrow16", 7, 0), make_method("ce"), "joint")
-    accelerator = training.make_accelerator("cpu", "fp32")
-    nothing = training.predict(learner, data[1], np.empty(0, dtype=np.int64), accelerator)
+    accelerator = make_accelerator("cpu", "fp32")
+    nothing = predict(learner, data[1], np.empty(0, dtype=np.int64), accelerator)
     assert nothing.shape == (0, 7)
 
 
@@ -708,9 +712,9 @@ def test_full_disk_is_said_and_the_last_checkpoint_stays(finished, data, runs, m
     checkpoint = stop_after_one_epoch(TINY, data)
     before, save = checkpoint.read_bytes(), torch.save
 
-    def half(state, path):
-        save(state, path)
-        path.write_bytes(path.read_bytes()[:1000])
+    def half(state, file):
+        save(state, file)
+        file.truncate(1000)
         raise RuntimeError("PytorchStreamWriter failed writing file")  # what torch.save raises
 
     with monkeypatch.context() as patch:
@@ -748,13 +752,13 @@ def test_initial_weights_are_used(finished, data, runs):
 def test_deterministic_mode_is_on_while_a_run_trains_and_changes_nothing_here(
     finished, data, runs, monkeypatch
 ):
-    found, plain = [], training.train_epoch
+    found, plain = [], training_run.train_epoch
 
     def spy(*given, **named):
         found.append(torch.are_deterministic_algorithms_enabled())
         return plain(*given, **named)
 
-    monkeypatch.setattr(training, "train_epoch", spy)
+    monkeypatch.setattr(training_run, "train_epoch", spy)
     config = replace(TINY, deterministic=True)
     assert config.run_id == TINY.run_id
     assert results_of(train(config, *data)) == results_of(finished)
@@ -770,9 +774,9 @@ def test_half_precision_without_a_gpu_is_refused_with_a_way_out(data, runs):
 def test_order_of_the_channels_changes_the_rounding_alone(data, runs):
     """One step on all images: the same loss, from weights that lie otherwise in memory."""
     config = replace(TINY, epochs=1, batch_size=200, backbone="resnet10_narrow16_stride2")
-    assert training.memory_format(config) == torch.channels_last
+    assert memory_format(config) == torch.channels_last
     other = replace(config, channels_last=False)
-    assert training.memory_format(other) == torch.contiguous_format
+    assert memory_format(other) == torch.contiguous_format
     assert other.run_id == config.run_id
     seen, plain = [], Learner.forward
 

@@ -13,8 +13,10 @@ from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset, training_candidates
 from nlalib.networks.normalisation import normalise
 from nlalib.paths import ROOT
+from nlalib.training.batches import to_tensor
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import load_learner, to_tensor, train
+from nlalib.training.launch import train
+from nlalib.training.learner import load_learner
 
 TEACHER = RunConfig(
     method="ce", train_images=200, test_images=40, image_size=16, epochs=1, batch_size=50,

@@ -20,7 +20,7 @@ from nlalib.networks.registry import BACKBONES, Backbone, build_model
 from nlalib.networks.representation import Representation
 from nlalib.training.augmentation import RECIPES, EpochDraws, augment
 from nlalib.training.config import RunConfig
-from nlalib.training.loop import train
+from nlalib.training.launch import train
 
 SEED, EPOCHS, BATCH, SIDE = 3, 2, 64, 16
 

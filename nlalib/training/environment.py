@@ -1,0 +1,91 @@
+"""What a run ran on, as far as it can be told: no record of it ever stops a run."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from nlalib.paths import ROOT
+
+# Under the first name that is installed: OpenCV comes without windows in images for GPUs.
+_PACKAGES = (
+    *("torch", "torchvision", "numpy", "accelerate", "scikit-learn"),
+    ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+)
+# On which the last bits of a result depend.
+_COMPARED = ("threads", "device", "processor", "packages")
+
+
+def environment(device: str) -> dict:
+    """Return what a run on `device` runs on: versions, machine, threads, commit of the project.
+
+    What cannot be told is None: the commit, where the project is no git clone or git is not
+    installed; a package that is not installed.
+    """
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor_name(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
+        "tf32": torch.backends.cudnn.allow_tf32,
+        "commit": _commit(),
+        "packages": dict(_installed(package) for package in _PACKAGES),
+    }
+
+
+def changes_since(file: Path, now: dict) -> str:
+    """Return in what `now` differs from the environment that `file` records; "" if in nothing.
+
+    Only what the last bits of a result depend on is compared. A file that is missing or damaged
+    tells of no change.
+    """
+    try:
+        before = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return ""
+    told = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in _COMPARED
+        if name in before and before[name] != now[name]
+    ]
+    return "; ".join(told)
+
+
+def _installed(names: str | tuple[str, ...]) -> tuple[str, str | None]:
+    names = (names,) if isinstance(names, str) else names
+    for name in names:
+        try:
+            return name, version(name)
+        except PackageNotFoundError:
+            continue
+    return names[0], None
+
+
+def _commit() -> str | None:
+    try:
+        finished = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # a study's runs look side by side
+        )
+    except OSError:  # git is not installed
+        return None
+    return finished.stdout.strip() or None
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
