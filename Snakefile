@@ -3,7 +3,8 @@
 #
 # On the CPU as many runs go side by side as --cores has, each with one thread (the Makefile sets
 # OMP_NUM_THREADS). On a machine with GPUs each run has one for itself and waits for it, so
-# --cores may be larger; --resources gpu=N keeps the waiting runs from starting at all. On Slurm
+# --cores may be larger; --resources gpu=N keeps the waiting runs from starting at all. With
+# --config runs_per_gpu=N as many share a GPU. On Slurm
 # (--profile profiles/slurm) each run is a job that asks for its GPUs.
 import os
 import shlex
@@ -18,12 +19,17 @@ STUDY_FILE = config.get("study", "configs/embedded.yaml")
 study = read_study(STUDY_FILE)
 RUNS = display_path(runs_folder())
 FOLDER = display_path(study.folder)
+# As words of a shell command: their paths may hold spaces.
+RUNS_WORD, FOLDER_WORD, STUDY_WORD = map(shlex.quote, (RUNS, FOLDER, STUDY_FILE))
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
 # Of what a training run prints, its lines on epochs go to the terminal.
 EPOCHS_TO_TERMINAL = "--stdout-file >(grep --line-buffered epoch >&2)"
 
 # How many GPUs a process asks for: --config gpu=0 trains on machines that have none to give.
 GPU = int(config.get("gpu", 1))
+# A step of a small network leaves most of a large GPU idle: several runs may share one. More than a
+# few want NVIDIA's multi-process service (MPS), and each takes memory of its own.
+RUNS_PER_GPU = int(config.get("runs_per_gpu", 1))
 LOCAL_GPUS = int(config.get("local_gpus", len(list(Path("/dev").glob("nvidia[0-9]*")))))
 
 
@@ -33,12 +39,11 @@ def gpus_of(wildcards) -> int:
 
 
 def take_gpus(wanted: int) -> str:
-    """Shell commands that wait for GPUs of this machine that no other run holds, and take them.
+    """What goes before a command, so that it waits for GPUs of this machine and has them.
 
-    All that are wanted or none, so that no two runs wait for each other. The locks end with the
-    run. Of a machine's GPUs only those take part that CUDA_VISIBLE_DEVICES names, where somebody
-    has set it (a user, or Slurm in an allocation). In a job that snakemake itself has sent off
-    Slurm has given the run its GPUs; and where more are wanted than there are, the training says so.
+    Of a machine's GPUs only those take part that CUDA_VISIBLE_DEVICES names, where somebody has set
+    it (a user, or Slurm in an allocation). In a job that snakemake itself has sent off Slurm has
+    given the run its GPUs; and where more are wanted than there are, the training says so.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = list(map(str, range(LOCAL_GPUS))) if visible is None else visible.split(",")
@@ -46,14 +51,8 @@ def take_gpus(wanted: int) -> str:
     if workflow.remote_exec or not 0 < wanted <= len(gpus):
         return ""
     return (
-        f"mkdir -p {RUNS}; while :; do taken=; held=; count=0; for gpu in {' '.join(gpus)}; do "
-        # Other machines may see the same folder.
-        f"exec {{lock}}>{RUNS}/.gpu-$HOSTNAME-$gpu; "
-        "if flock -n $lock; then taken=$taken,$gpu; held=\"$held $lock\"; count=$((count + 1)); "
-        "else exec {lock}>&-; fi; "
-        f"[ $count -lt {wanted} ] || break 2; done; "
-        "for lock in $held; do exec {lock}>&-; done; sleep 1; done; "
-        "export CUDA_VISIBLE_DEVICES=${taken#,}; "
+        f"python -m nlalib.training.gpu_slots --gpus {','.join(gpus)} --wanted {wanted} "
+        f"--runs-per-gpu {RUNS_PER_GPU} -- "
     )
 
 
@@ -132,10 +131,10 @@ if study.pretraining:
         shell:
             "{params.gpu}"
             # Its figures stay with the run: those of the committed notebook are of its own run.
-            f"NLA_FIGURES={RUNS}/{study.pretraining.run_id}/figures {PAPERMILL}"
+            f"env NLA_FIGURES={RUNS_WORD}/{study.pretraining.run_id}/figures {PAPERMILL}"
             f" {EPOCHS_TO_TERMINAL} notebooks/{PRETRAINING_NOTEBOOK}.ipynb"
-            f" {RUNS}/{study.pretraining.run_id}/notebook.ipynb -y {{params.yaml}}"
-            " && touch {output}"
+            f" {RUNS_WORD}/{study.pretraining.run_id}/notebook.ipynb -y {{params.yaml}}"
+            " && touch {output:q}"
 
 
 rule train:
@@ -158,8 +157,8 @@ rule train:
     shell:
         "{params.gpu}"
         f"{PAPERMILL} {EPOCHS_TO_TERMINAL} notebooks/{TRAINING_NOTEBOOK}.ipynb"
-        f" {RUNS}/{{wildcards.run_id}}/notebook.ipynb -y {{params.yaml}}"
-        " && touch {output}"
+        f" {RUNS_WORD}/{{wildcards.run_id}}/notebook.ipynb -y {{params.yaml}}"
+        " && touch {output:q}"
 
 
 rule notebook:
@@ -175,9 +174,9 @@ rule notebook:
         "notebook {wildcards.notebook}"
     shell:
         # A notebook that fails is kept under this other name, with its error in it.
-        f"NLA_FIGURES={FOLDER}/figures {PAPERMILL} {{input[0]}}"
-        f" {FOLDER}/notebooks/failed_{{wildcards.notebook}}.ipynb -y {{params.yaml}}"
-        f" && mv {FOLDER}/notebooks/failed_{{wildcards.notebook}}.ipynb {{output}}"
+        f"NLA_FIGURES={FOLDER_WORD}/figures {PAPERMILL} {{input[0]}}"
+        f" {FOLDER_WORD}/notebooks/failed_{{wildcards.notebook}}.ipynb -y {{params.yaml}}"
+        f" && mv {FOLDER_WORD}/notebooks/failed_{{wildcards.notebook}}.ipynb {{output:q}}"
 
 
 rule results:
@@ -190,4 +189,4 @@ rule results:
     message:
         "tables of all runs"
     shell:
-        f"python -m nlalib collect {STUDY_FILE}"
+        f"python -m nlalib collect {STUDY_WORD}"

@@ -73,74 +73,76 @@ def test_profile_goes_on_with_runs_that_were_cut_off():
     assert profile["rerun-incomplete"]
 
 
-def taking_gpus(folder: Path, study: str = STUDY, **environment: str) -> str:
-    """Return the shell commands before a training command, on a machine with two GPUs."""
+def taking_gpus(folder: Path, study: str = STUDY, **environment: str) -> list[str]:
+    """Return the words that stand before a training command, on a machine with two GPUs."""
     words = ["--cores=4", "--config", f"study={study}", "local_gpus=2"]
+    words += [f"runs_per_gpu={environment.pop('runs_per_gpu', '1')}"]
     report = dry_run(folder, *words, **environment)
-    commands = set(
-        re.findall(r"^Shell command: (mkdir -p .*?)papermill ", report, flags=re.MULTILINE)
-    )
+    commands = set(re.findall(r"^Shell command: (python -m .*? -- )papermill ", report, flags=re.M))
     assert len(commands) == 1
-    return commands.pop()
+    return commands.pop().split()[1:]
 
 
-def start(taking: str) -> subprocess.Popen:
-    """Start a real shell, which holds its GPUs until its input ends."""
-    command = f"{taking} echo $CUDA_VISIBLE_DEVICES; read"
-    pipe = subprocess.PIPE
-    return subprocess.Popen(["bash", "-c", command], stdin=pipe, stdout=pipe, text=True)
+def start(taking: list[str], runs: Path) -> subprocess.Popen:
+    """Start a real command, which holds its GPUs until its input ends."""
+    command = ["bash", "-c", "echo $CUDA_VISIBLE_DEVICES; read"]
+    return subprocess.Popen(
+        [sys.executable, *taking, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "NLA_RUNS": str(runs), "PYTHONPATH": str(ROOT)},
+    )
 
 
-def end(shell: subprocess.Popen) -> None:
-    shell.communicate("\n")
+def end(process: subprocess.Popen) -> None:
+    process.communicate("\n")
 
 
-def is_silent(shell: subprocess.Popen) -> bool:
-    return select.select([shell.stdout], [], [], 1.5)[0] == []
+def is_silent(process: subprocess.Popen) -> bool:
+    return select.select([process.stdout], [], [], 3)[0] == []
 
 
 def test_two_runs_have_a_gpu_each_and_the_third_waits(tmp_path):
     taking = taking_gpus(tmp_path)
-    shells = [start(taking), start(taking)]
-    held = [shell.stdout.readline().strip() for shell in shells]
+    first = [start(taking, tmp_path), start(taking, tmp_path)]
+    held = [process.stdout.readline().strip() for process in first]
     assert Counter(held) == Counter(["0", "1"])
-    third = start(taking)
+    third = start(taking, tmp_path)
     assert is_silent(third)
-    end(shells[1])
+    end(first[1])
     assert third.stdout.readline().strip() == held[1]
-    end(shells[0])
+    end(first[0])
     end(third)
 
 
 def test_runs_share_what_a_user_or_an_allocation_lets_them_see(tmp_path):
-    taking = taking_gpus(tmp_path, CUDA_VISIBLE_DEVICES="3,5", SLURM_JOB_ID="1")
-    shells = [start(taking), start(taking)]
-    assert {shell.stdout.readline().strip() for shell in shells} == {"3", "5"}
-    third = start(taking)
-    assert is_silent(third)
-    for shell in (*shells, third):
-        end(shell)
+    seen = taking_gpus(tmp_path, CUDA_VISIBLE_DEVICES="3,5", SLURM_JOB_ID="1")
+    assert seen[seen.index("--gpus") + 1] == "3,5"
     hidden = dry_run(
         tmp_path, "--cores=4", "--config", f"study={STUDY}", "local_gpus=2", CUDA_VISIBLE_DEVICES=""
     )
-    assert "export CUDA_VISIBLE_DEVICES" not in hidden
+    assert "gpu_slots" not in hidden
 
 
-def test_run_of_two_gpus_waits_for_both_and_holds_none_meanwhile(tmp_path):
+def test_a_run_of_two_gpus_asks_for_both(tmp_path):
     study = yaml.safe_load((ROOT / STUDY).read_text())
     study["grid"] = {"method": ["ce"], "seed": [0]}
     study["fixed"] |= {"processes": 2}
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(study))
-    one, both = taking_gpus(tmp_path), taking_gpus(tmp_path, str(tmp_path / "two.yaml"))
-    first = start(one)
-    assert first.stdout.readline().strip() == "0"
-    pair = start(both)
-    assert is_silent(pair)
-    # In vain it has looked at the second GPU, which so must be free for others most of the time.
-    second = start(one)
-    assert second.stdout.readline().strip() == "1"
-    end(first)
-    assert is_silent(pair)
-    end(second)
-    assert pair.stdout.readline().strip() == "0,1"
-    end(pair)
+    (tmp_path / "two gpus.yaml").write_text(yaml.safe_dump(study))
+    both = taking_gpus(tmp_path, str(tmp_path / "two gpus.yaml"))
+    assert both[both.index("--wanted") + 1] == "2"
+
+
+def test_a_study_says_how_many_runs_share_a_gpu(tmp_path):
+    shared = taking_gpus(tmp_path / "a folder", runs_per_gpu="3")
+    assert shared[shared.index("--runs-per-gpu") + 1] == "3"
+
+
+def test_folders_with_spaces_are_quoted(tmp_path):
+    report = dry_run(tmp_path / "my runs", "--cores=1", "--config", f"study={STUDY}")
+    commands = re.findall(r"^Shell command: (.*)$", report, flags=re.M)
+    assert commands
+    for command in commands:
+        assert "my runs" not in re.sub(r"'[^']*'", "", command), command
