@@ -9,10 +9,11 @@ from scipy.stats import entropy, spearmanr
 
 from nlalib.data.labels import expressions
 from nlalib.metrics import (
+    ONE_EPOCH_RULES,
     SELECTION_RULES,
     classification_metrics,
     expected_calibration_error,
-    selected_epoch,
+    picked_epochs,
     vote_metrics,
 )
 
@@ -172,22 +173,27 @@ def metrics() -> pd.DataFrame:
 
 
 def test_rules_pick_their_epoch_and_the_first_of_equals(metrics):
-    assert {rule: selected_epoch(metrics, rule) for rule in SELECTION_RULES} == {
-        "last": 3,
-        "best_validation": 1,
-        "best_test": 2,
+    assert {rule: picked_epochs(metrics, rule) for rule in SELECTION_RULES} == {
+        "last": [3],
+        "best_validation": [1],
+        "last_five": [0, 1, 2, 3],  # of four
+        "best_test": [2],
     }
-    assert selected_epoch(metrics, "best_test", "mean_accuracy") == 0
+    assert picked_epochs(metrics, "best_test", "mean_accuracy") == [0]
+    longer = pd.concat([metrics, metrics], ignore_index=True).assign(epoch=range(8))
+    assert picked_epochs(longer, "last_five") == [3, 4, 5, 6, 7]
+    for rule in ONE_EPOCH_RULES:
+        assert len(picked_epochs(longer, rule)) == 1
 
 
 def test_epoch_is_the_recorded_one_and_no_position(metrics):
-    assert selected_epoch(metrics.iloc[1:], "best_validation") == 1
-    assert selected_epoch(metrics.iloc[1:], "best_test") == 2
+    assert picked_epochs(metrics.iloc[1:], "best_validation") == [1]
+    assert picked_epochs(metrics.iloc[1:], "best_test") == [2]
 
 
 def test_unknown_rule_lists_the_known(metrics):
     with pytest.raises(ValueError, match="unknown selection rule 'best'; known are last, best_val"):
-        selected_epoch(metrics, "best")
+        picked_epochs(metrics, "best")
 
 
 def test_confidence_on_an_edge_belongs_to_the_bin_below():

@@ -10,9 +10,9 @@ from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.splits import HELD_OUT, TEST, TRAIN, class_votes
 from nlalib.files import join_tables
 from nlalib.metrics import (
-    SELECTION_RULES,
+    ONE_EPOCH_RULES,
     classification_metrics,
-    selected_epoch,
+    picked_epochs,
     vote_metrics,
 )
 from nlalib.networks.initial_weights import initialise
@@ -203,5 +203,5 @@ def _metrics_of(name: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dic
 
 
 def selected_epochs(metrics: pd.DataFrame) -> dict[str, int]:
-    """Return the epoch that each selection rule picks by overall accuracy."""
-    return {rule: selected_epoch(metrics, rule) for rule in SELECTION_RULES}
+    """Return the epoch that each rule picks by overall accuracy that picks a single one."""
+    return {rule: picked_epochs(metrics, rule)[0] for rule in ONE_EPOCH_RULES}
