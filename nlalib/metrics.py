@@ -109,11 +109,35 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
     labels : numpy.ndarray, (N,) int
     probabilities : numpy.ndarray, (N, K) float
     """
+    table = reliability_bins(labels, probabilities)
+    gap = (table["confidence"] - table["accuracy"]).abs() * table["images"]
+    return float(gap.sum() / len(labels))
+
+
+def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return what a reliability diagram draws (Guo et al. 2017), bins as in the ECE.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, (N,) int
+    probabilities : numpy.ndarray, (N, K) float
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each of the `CALIBRATION_BINS` bins of confidence: `bin` (from 0), `images`,
+        and their mean `confidence` and `accuracy`, NaN where there are no images. The mean of
+        |confidence - accuracy| over images is the expected calibration error.
+    """
     confidence = probabilities.max(axis=1)
+    number = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)
     is_right = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)
-    gap = np.bincount(bins, weights=is_right - confidence.astype(np.float64))
-    return float(np.abs(gap).sum() / len(labels))
+    samples = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": is_right})
+    samples = samples.astype({"confidence": np.float64, "accuracy": np.float64})
+    grouped = samples.groupby("bin")
+    table = grouped.mean().assign(images=grouped.size()).reindex(range(CALIBRATION_BINS))
+    table["images"] = table["images"].fillna(0).astype(int)
+    return table.rename_axis("bin").reset_index()[["bin", "images", "confidence", "accuracy"]]
 
 
 def vote_metrics(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -148,9 +172,7 @@ def vote_metrics(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, floa
     }
 
 
-def picked_epochs(
-    metrics: pd.DataFrame, rule: str, metric: str = "overall_accuracy"
-) -> list[int]:
+def picked_epochs(metrics: pd.DataFrame, rule: str, metric: str = "overall_accuracy") -> list[int]:
     """Return the epochs (counted from 0) that a selection rule picks; the first of equals.
 
     Parameters

@@ -11,6 +11,9 @@ count where it records them. Flipped labels are drawn evenly from the other clas
 a rare class's name more often than others do: compare `auroc_within_label_...` too.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
@@ -19,23 +22,12 @@ from sklearn.metrics import roc_auc_score
 from nlalib.data.describe import vote_entropy
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.splits import TRAIN, load_dataset, training_candidates
-from nlalib.report.frame import identity_columns, require_done
-from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 
-# Their fact `weight` is w, and the cross-entropy is multiplied by 1 + w; that of the others
-# multiplies it as it is.
-ADDED_TO_ONE = ("nla", "nla_candidates", "nla_soft")
-# Scores that find flipped labels, and whether a low or a high value speaks for one.
-DETECTORS = {
-    "weight": "low",
-    "loss": "high",
-    "confidence": "low",
-    "margin": "low",
-    "focal_weight": "high",
-    "attention": "low",
-    "uncertainty": "high",
-}
+# Scores that every run has, and whether a low or a high value speaks for a wrong label; a method
+# adds its own.
+DETECTORS = {"loss": "high", "confidence": "low", "margin": "low", "focal_weight": "high"}
+NO_OWN = MappingProxyType({})
 
 
 def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -55,22 +47,23 @@ def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return counts[labels] * num_classes < len(labels)
 
 
-def scores(samples: pd.DataFrame) -> pd.DataFrame:
+def scores(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> pd.DataFrame:
     """Return what might tell hard, ambiguous or wrongly labelled samples, one column a score.
 
     `confidence` is p_gt, `margin` p_gt - p_nn, `focal_weight` (1 - p_gt)^2 (Lin et al. 2017);
-    `loss` the cross-entropy in nats; `weight`, `attention` and `uncertainty` are the method's own,
-    where recorded.
+    `loss` the cross-entropy in nats; then the method's own, where recorded.
 
     Parameters
     ----------
     samples : pandas.DataFrame
         (N, ...) with `p_gt`, `p_nn`, `cross_entropy`.
+    own : mapping of str to {"low", "high"}
+        `Method.detectors` of the run's method.
 
     Returns
     -------
     pandas.DataFrame
-        (N, 4 to 7) float64, columns among `DETECTORS`.
+        (N, 4 or more) float64, columns among `DETECTORS` and `own`.
     """
     table = pd.DataFrame(
         {
@@ -78,7 +71,7 @@ def scores(samples: pd.DataFrame) -> pd.DataFrame:
             "confidence": samples["p_gt"],
             "margin": samples["p_gt"] - samples["p_nn"],
             "focal_weight": (1 - samples["p_gt"]) ** 2,
-            **{name: samples[name] for name in DETECTORS if name in samples},
+            **{name: samples[name] for name in own if name in samples},
         }
     )
     return table.astype(np.float64)
@@ -113,7 +106,7 @@ def memorisation(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def detection(samples: pd.DataFrame) -> dict[str, float]:
+def detection(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[str, float]:
     """Return each score's area under the ROC curve as a detector of flipped labels.
 
     `auroc_<low or high>_<score>` is the probability that a flipped sample has the lower (higher)
@@ -126,19 +119,20 @@ def detection(samples: pd.DataFrame) -> dict[str, float]:
     flipped, labels = samples["is_flipped"].to_numpy(), samples["label"].to_numpy()
     both = [k for k in np.unique(labels) if 0 < flipped[labels == k].mean() < 1]
     values = {}
-    for name, score in scores(samples).items():
-        suspicion = (score if DETECTORS[name] == "high" else -score).to_numpy()
-        values[f"auroc_{DETECTORS[name]}_{name}"] = roc_auc_score(flipped, suspicion)
+    speaks = {**DETECTORS, **own}
+    for name, score in scores(samples, own).items():
+        suspicion = (score if speaks[name] == "high" else -score).to_numpy()
+        values[f"auroc_{speaks[name]}_{name}"] = roc_auc_score(flipped, suspicion)
         if name in ("confidence", "focal_weight") or not both:
             continue  # these two rank samples as the loss does
         within = [roc_auc_score(flipped[labels == k], suspicion[labels == k]) for k in both]
-        values[f"auroc_within_label_{DETECTORS[name]}_{name}"] = np.average(
+        values[f"auroc_within_label_{speaks[name]}_{name}"] = np.average(
             within, weights=[flipped[labels == k].sum() for k in both]
         )
     return values
 
 
-def ambiguity(samples: pd.DataFrame) -> dict[str, float]:
+def ambiguity(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[str, float]:
     """Return Spearman's rank correlation of each score with the entropy of the votes.
 
     Over samples that have a vote entropy and are not flipped: a wrong label says nothing about
@@ -152,14 +146,16 @@ def ambiguity(samples: pd.DataFrame) -> dict[str, float]:
         kept = kept[~kept["is_flipped"].astype(bool)]
     return {
         f"entropy_correlation_{name}": _spearman(score, kept["vote_entropy"])
-        for name, score in scores(kept).items()
+        for name, score in scores(kept, own).items()
     }
 
 
-def minority_shares(samples: pd.DataFrame, method: str) -> dict[str, float]:
+def minority_shares(
+    samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN, adds_to_one: bool = False
+) -> dict[str, float]:
     """Return what minority classes have of the weight, beside their share of the samples.
 
-    Of the method's `weight` (1 + w for `ADDED_TO_ONE`), the loss, and focal's weight:
+    Of the method's `weight` (1 + w for methods that add it to one), the loss, and focal's weight:
     `minority_share_of_<score>`, their sum over minority samples over that over all, and
     `minority_share_of_top_<score>`, minority samples among the tenth with the highest score.
 
@@ -167,13 +163,15 @@ def minority_shares(samples: pd.DataFrame, method: str) -> dict[str, float]:
     ----------
     samples : pandas.DataFrame
         As in `scores`, with `is_minority`.
-    method : str
-        Name of the run's method.
+    own : mapping of str to {"low", "high"}
+        `Method.detectors` of the run's method.
+    adds_to_one : bool
+        Its `weight_adds_to_one`.
     """
     minority = samples["is_minority"].to_numpy()
     values = {"minority_share_of_samples": minority.mean()}
-    table = scores(samples)
-    if "weight" in table and method in ADDED_TO_ONE:
+    table = scores(samples, own)
+    if "weight" in table and adds_to_one:
         table["weight"] += 1
     for name in ("weight", "loss", "focal_weight"):
         if name in table:
@@ -286,42 +284,21 @@ def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.
             f"{config.run_id} recorded images that are no training images of its data set now; "
             "has the data set changed? Restore it, or remove the run's folder and train anew"
         )
-    rows = []
+    from nlalib.methods import METHODS  # which imports torch: seconds that other reports need not
+
+    method, rows = METHODS[config.method], []
     for epoch, of_epoch in samples.groupby("epoch"):
         values = {
             # Runs made before the prediction was recorded know p_gt and p_nn only.
             **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
-            **detection(of_epoch),
-            **ambiguity(of_epoch),
-            **minority_shares(of_epoch, config.method),
+            **detection(of_epoch, method.detectors),
+            **ambiguity(of_epoch, method.detectors),
+            **minority_shares(of_epoch, method.detectors, method.weight_adds_to_one),
             **disambiguation(of_epoch),
             **relabelling(of_epoch),
         }
         rows += [(epoch, metric, float(value)) for metric, value in values.items()]
     return pd.DataFrame(rows, columns=["epoch", "metric", "value"])
-
-
-def study_epoch_facts(study: Study) -> pd.DataFrame:
-    """Return the long table of facts over epochs of all runs of a study.
-
-    Columns `study`, `run_id`, `tables.SETTING`, `seed`, `epoch`, `metric`, `value`. An index that
-    several runs share is read once.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a run is not done; the message gives the command that makes it.
-    """
-    require_done(study)
-    indices, tables = {}, []
-    for config in study.runs.values():
-        key = config.data
-        if key not in indices:
-            indices[key] = load_dataset(config.data)[0]
-        identity = identity_columns(config, study.name)
-        facts = run_epoch_facts(config, indices[key]).assign(**identity)
-        tables.append(facts[[*identity, "epoch", "metric", "value"]])
-    return pd.concat(tables, ignore_index=True)
 
 
 def _some_flipped(samples: pd.DataFrame) -> bool:

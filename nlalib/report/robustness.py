@@ -32,8 +32,9 @@ from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, TRAIN, load_dataset
 from nlalib.files import write_atomically
-from nlalib.metrics import CALIBRATION_BINS, classification_metrics
-from nlalib.report.frame import identity_columns, require_done
+from nlalib.methods import make_method
+from nlalib.metrics import classification_metrics, reliability_bins
+from nlalib.report.collect import identity_columns, require_folders
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
@@ -189,7 +190,7 @@ def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> p
     FileNotFoundError
         If a run is not done; the message gives the command that makes it.
     """
-    require_done(study)
+    require_folders(study)
     name = _file_name(seed)
     groups = {}
     for config in study.runs.values():
@@ -216,32 +217,6 @@ def _file_name(seed: int) -> str:
     return f"robustness-{hashlib.sha256(content.encode()).hexdigest()[:8]}.csv"
 
 
-def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return what a reliability diagram draws (Guo et al. 2017), bins as in the ECE.
-
-    Parameters
-    ----------
-    labels : numpy.ndarray, (N,) int
-    probabilities : numpy.ndarray, (N, K) float
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each of the `CALIBRATION_BINS` bins of confidence: `bin` (from 0), `images`,
-        and their mean `confidence` and `accuracy`, NaN where there are no images. The mean of
-        |confidence - accuracy| over images is the expected calibration error.
-    """
-    confidence = probabilities.max(axis=1)
-    number = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)
-    is_right = probabilities.argmax(axis=1) == labels
-    samples = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": is_right})
-    samples = samples.astype({"confidence": np.float64, "accuracy": np.float64})
-    grouped = samples.groupby("bin")
-    table = grouped.mean().assign(images=grouped.size()).reindex(range(CALIBRATION_BINS))
-    table["images"] = table["images"].fillna(0).astype(int)
-    return table.rename_axis("bin").reset_index()[["bin", "images", "confidence", "accuracy"]]
-
-
 def run_calibration(config: RunConfig) -> pd.DataFrame:
     """Return `reliability_bins` of a finished run: test images, last epoch."""
     table = pd.read_parquet(config.folder / "predictions.parquet")
@@ -253,21 +228,18 @@ def run_calibration(config: RunConfig) -> pd.DataFrame:
 def run_label_similarities(config: RunConfig) -> pd.DataFrame:
     """Return the cosine similarity of the vectors that stand for two classes in a finished run.
 
-    They are the decoder's label embeddings where the run has one, else the rows of the linear
-    classifier's weight.
+    They are those that the run's method says, see `Method.class_vectors`.
 
     Returns
     -------
     pandas.DataFrame
         A row for each pair of classes: `first`, `second`, `similarity` (-1 to 1).
     """
-    own, key = config.folder / "method.safetensors", "label_decoder.label_embeddings"
-    learned = load_file(own) if own.exists() else {}
-    if key in learned:
-        vectors = learned[key].numpy()
-    else:
-        vectors = load_file(config.folder / "weights.safetensors")["fc.weight"].numpy()
-    vectors = vectors.astype(np.float64)
+    path = config.folder / "method.safetensors"
+    network = load_file(config.folder / "weights.safetensors")
+    method = make_method(config.method, config.method_settings)
+    vectors = method.class_vectors(network, load_file(path) if path.exists() else {})
+    vectors = vectors.numpy().astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names = expressions(config.num_classes)
     rows = [

@@ -5,6 +5,12 @@ title: one line for people
 notebooks:                         # executed beside the training, with these parameters
   02_dataset_statistics: {faces: 3000}
 references: [ce]                   # optional: methods that the others are compared with
+primary: [nla]                     # optional: methods whose difference to the first reference was
+                                   # declared before the runs; corrected among themselves
+positive_control: eac              # optional: a method known to help under noise; see report.gate
+gate: face                         # optional: the study of the same recipe whose gate speaks here
+readme: table                      # optional: the README shows its tables (table), its differences
+                                   # alone (differences), or neither
 pretraining: {epochs: 40}          # optional: parameters of 05_masked_pretraining; runs that have
                                    # `initial_weights: pretraining` start from what it leaves
 fixed: {dataset: rendered}         # parameters of 04_training that all runs share
@@ -30,6 +36,15 @@ if TYPE_CHECKING:
 TRAINING_NOTEBOOK = "04_training"
 PRETRAINING_NOTEBOOK = "05_masked_pretraining"
 FROM_PRETRAINING = "pretraining"  # as initial_weights
+README_PARTS = ("", "table", "differences")
+_OPTIONAL = {
+    "references": ["ce"],
+    "pretraining": None,
+    "primary": [],
+    "positive_control": "",
+    "gate": "",
+    "readme": "",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,14 @@ class Study:
         Methods, with their own settings, that all others are compared with.
     pretraining : PretrainConfig, or None
         The run of masked pre-training that some of the runs start from.
+    primary : tuple of str
+        Methods whose plain setting is compared with the first reference as declared before.
+    positive_control : str
+        A method that is known to help under label noise; "" for none.
+    gate : str
+        The study whose gate speaks for this one as well; "" for its own.
+    readme : {"", "table", "differences"}
+        What the README shows of the study.
     """
 
     name: str
@@ -55,6 +78,10 @@ class Study:
     runs: dict[str, RunConfig]
     references: tuple[str, ...] = ("ce",)
     pretraining: "PretrainConfig | None" = None
+    primary: tuple[str, ...] = ()
+    positive_control: str = ""
+    gate: str = ""
+    readme: str = ""
 
     @property
     def folder(self) -> Path:
@@ -88,9 +115,10 @@ def read_study(path: str | Path) -> Study:
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
     keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
     keys |= {"references": list, "pretraining": dict}
+    keys |= {"primary": list, "positive_control": str, "gate": str, "readme": str}
     try:
         refuse_unknown(content, list(keys), "key")
-        content = {"references": ["ce"], "pretraining": None, **content}
+        content = {**_OPTIONAL, **content}
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"missing key {', '.join(missing)}")
@@ -108,7 +136,14 @@ def read_study(path: str | Path) -> Study:
         refuse_unknown(notebooks, there, "notebook")
         if not content["references"]:
             raise ValueError("references is empty; name the method that others are compared with")
-        refuse_unknown(content["references"], list(METHODS), "method in references")
+        control = [content["positive_control"]] if content["positive_control"] else []
+        for key, methods in {**content, "positive_control": control}.items():
+            if key in ("references", "primary", "positive_control"):
+                refuse_unknown(methods, list(METHODS), f"method in {key}")
+        if content["readme"] not in README_PARTS:
+            raise ValueError(
+                f"readme is {content['readme']!r}; it is one of {', '.join(README_PARTS[1:])}"
+            )
         pretraining = _pretraining(content["pretraining"])
         configs = [_run(given, pretraining) for given in _combinations(content)]
         runs = {config.run_id: config for config in configs}
@@ -116,8 +151,18 @@ def read_study(path: str | Path) -> Study:
             raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    references = tuple(content["references"])
-    return Study(content["study"], content["title"], notebooks, runs, references, pretraining)
+    return Study(
+        content["study"],
+        content["title"],
+        notebooks,
+        runs,
+        tuple(content["references"]),
+        pretraining,
+        tuple(content["primary"]),
+        content["positive_control"],
+        content["gate"],
+        content["readme"],
+    )
 
 
 def _pretraining(parameters: dict | None) -> "PretrainConfig | None":

@@ -1,232 +1,25 @@
-"""Differences and their certainty, against scipy, plain loops and cases made by hand."""
+"""The table of a study's differences, from runs made by hand."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
+from made_runs import LABELS, study_of, write_run
 
-from nlalib.report.differences import (
-    COLUMNS,
-    bootstrap_differences,
-    bootstrap_interval,
-    certainty,
-    detectable_difference,
-    hits_on_test,
-    holm,
-    paired_differences,
-    resampled_counts,
-    student_interval,
-    study_differences,
-)
+from nlalib.report import collect, records
+from nlalib.report.certainty import detectable_difference, holm
+from nlalib.report.collect import study_table
+from nlalib.report.differences import COLUMNS, hits_on_test, study_differences
 from nlalib.report.frame import SETTING
-from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
-
-
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_student_interval_is_that_of_scipy(confidence):
-    first, second = [0.75, 0.74, 0.83], [0.70, 0.72, 0.77]
-    found = student_interval(np.subtract(first, second), confidence)
-    test = stats.ttest_rel(first, second)
-    interval = test.confidence_interval(confidence)
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
-    assert found["p_seeds"] == pytest.approx(test.pvalue)
-    assert found["difference"] == pytest.approx(0.13 / 3)
-    assert found["n"] == 3
-
-
-def test_interval_of_one_pair_and_of_equal_pairs():
-    alone = student_interval([0.02])
-    assert (alone["n"], alone["difference"]) == (1, 0.02)
-    assert all(np.isnan(alone[name]) for name in ("low", "high", "p_seeds", "deviation"))
-    assert student_interval([0.5, 0.5])["p_seeds"] == 0
-    nothing = student_interval([0.0, 0.0])
-    assert (nothing["p_seeds"], nothing["low"], nothing["high"]) == (1, 0, 0)
-
-
-@pytest.mark.parametrize("n", [3, 10])
-def test_detectable_difference_has_its_power_in_a_simulation(n):
-    difference = detectable_difference(0.02, n)
-    generator = np.random.default_rng(0)
-    samples = generator.normal(difference, 0.02, size=(20_000, n))
-    rejected = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
-    assert rejected.mean() == pytest.approx(0.8, abs=0.015)
-
-
-def test_detectable_difference_of_many_pairs_is_the_normal_one():
-    normal = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * 0.02 / np.sqrt(1000)
-    assert detectable_difference(0.02, 1000) == pytest.approx(normal, rel=0.01)
-    assert detectable_difference(0.0, 3) == 0
-    assert np.isnan(detectable_difference(np.nan, 1))
-
-
-def test_holm_by_hand():
-    # 4 x .01, 3 x .02 and never below the one before, then 2 x .03 and .04, at most 1.
-    found = holm(np.array([0.03, 0.01, 0.02, 0.9]))
-    assert found.tolist() == pytest.approx([0.06, 0.04, 0.06, 0.9])
-    assert holm(np.array([0.5, 0.6])).tolist() == [1, 1]
-    with_hole = holm(np.array([0.01, np.nan, 0.04]))
-    assert with_hole[[0, 2]].tolist() == pytest.approx([0.02, 0.04])
-    assert np.isnan(with_hole[1])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_holm_rejects_as_the_step_down_procedure(p_values):
-    rejected, order = set(), sorted(range(len(p_values)), key=p_values.__getitem__)
-    for rank, position in enumerate(order):
-        if p_values[position] * (len(order) - rank) > 0.05:
-            break
-        rejected.add(position)
-    assert set(np.flatnonzero(holm(np.array(p_values)) <= 0.05)) == rejected
-
-
-def test_bootstrap_is_a_plain_loop_over_resampled_images():
-    generator = np.random.default_rng(0)
-    labels = generator.choice(3, 40, p=[0.7, 0.25, 0.05])
-    gains = generator.choice([-1, -1 / 3, 0, 1 / 3, 1], 40)
-    found = bootstrap_differences(gains, labels, resampled_counts(40, seed=5, resamples=30))
-    draws = np.random.default_rng(5)
-    for number in range(30):
-        chosen = draws.integers(0, 40, 40)
-        own, drawn = gains[chosen], labels[chosen]
-        recalls = [own[drawn == k].mean() for k in range(3) if (drawn == k).any()]
-        assert found["overall_accuracy"][number] == pytest.approx(own.mean(), abs=1e-6)
-        assert found["mean_accuracy"][number] == pytest.approx(np.mean(recalls), abs=1e-6)
-
-
-def test_bootstrap_interval_is_about_the_normal_one():
-    generator = np.random.default_rng(0)
-    gains = generator.choice([-1.0, 0.0, 1.0], 1000, p=[0.1, 0.75, 0.15])
-    counts = resampled_counts(1000, seed=1)
-    found = bootstrap_interval(
-        bootstrap_differences(gains, np.zeros(1000, dtype=int), counts)["overall_accuracy"]
-    )
-    error = gains.std() / np.sqrt(1000)
-    assert found["images_low"] == pytest.approx(gains.mean() - 1.96 * error, abs=0.15 * error)
-    assert found["images_high"] == pytest.approx(gains.mean() + 1.96 * error, abs=0.15 * error)
-    assert found["p_images"] == pytest.approx(2 * stats.norm.sf(gains.mean() / error), abs=0.01)
-
-
-def test_bootstrap_p_value_at_its_ends():
-    assert bootstrap_interval(np.full(1999, 0.1))["p_images"] == pytest.approx(2 / 2000)
-    assert bootstrap_interval(np.zeros(1999))["p_images"] == 1
-
-
-# Tables.
-
-
-def results_of(values: dict[tuple, list[float]], **setting) -> pd.DataFrame:
-    """A long table with one accuracy for each (method, settings, noise rate) and seed."""
-    rows = [
-        {
-            "run_id": f"{method}{settings}{rate}-{seed}",
-            **{"method": method, "settings": settings, "noise_rate": rate, "seed": seed},
-            **{"selection": "last", "metric": "overall_accuracy", "value": value},
-        }
-        for (method, settings, rate), accuracies in values.items()
-        for seed, value in enumerate(accuracies)
-    ]
-    fixed = {"study": "tiny", "dataset": "rendered", "backbone": "small", "init": "random"}
-    return pd.DataFrame(rows).assign(**{**fixed, "epochs": 4, "imbalance_factor": 1.0, **setting})
-
-
-RESULTS = results_of(
-    {
-        ("ce", "", 0.0): [0.7, 0.72, 0.77],
-        ("ce", "", 0.3): [0.5, 0.5, 0.5],
-        ("nla", "", 0.0): [0.75, 0.74, 0.83],
-        ("nla", "", 0.3): [0.6, 0.5, 0.4],
-        ("scn", "relabel_from=0.5", 0.3): [0.6, 0.6, 0.6],
-    }
-)
-
-
-def test_each_setting_is_compared_under_its_own_conditions():
-    table = paired_differences(RESULTS.sample(frac=1, random_state=0), "overall_accuracy", "last")
-    found = table.set_index(["method", "settings", "noise_rate"])["difference"].to_dict()
-    assert found == pytest.approx(
-        {
-            ("nla", "", 0.0): (0.05 + 0.02 + 0.06) / 3,
-            ("nla", "", 0.3): 0.0,
-            ("scn", "relabel_from=0.5", 0.3): 0.1,
-        }
-    )
-    assert set(table["n"]) == {3}
-    assert set(table["reference"]) == {"ce"}
-
-
-def test_pairs_are_the_seeds_that_both_have():
-    missing = RESULTS[~((RESULTS["method"] == "ce") & (RESULTS["seed"] == 0))]
-    table = paired_differences(missing, "overall_accuracy", "last")
-    clean = table.query("noise_rate == 0")
-    assert clean["difference"].item() == pytest.approx((0.02 + 0.06) / 2)
-    assert clean["n"].item() == 2
-    apart = RESULTS.query("(method == 'ce') == (seed == 0)")
-    with pytest.raises(ValueError, match="share no seed"):
-        paired_differences(apart, "overall_accuracy", "last")
-
-
-def test_reference_is_the_plain_one_of_several():
-    other = results_of({("ce", "precision=bf16", 0.0): [0.1, 0.1, 0.1]})
-    table = paired_differences(pd.concat([RESULTS, other], ignore_index=True), "overall_accuracy",
-                               "last")  # fmt: skip
-    found = table.set_index(["method", "settings", "noise_rate"])["difference"]
-    assert found["ce", "precision=bf16", 0.0] == pytest.approx(0.1 - 0.73)
-    assert found["nla", "", 0.0] == pytest.approx(0.13 / 3)
-    neither = pd.concat([other, other.assign(settings="label_rule=majority"), RESULTS.iloc[6:9]])
-    with pytest.raises(ValueError, match="several settings and never plainly"):
-        paired_differences(neither.reset_index(drop=True), "overall_accuracy", "last")
-
-
-def test_conditions_without_the_reference_have_no_row():
-    other = RESULTS.assign(dataset="ferplus").query("method != 'ce'")
-    both = pd.concat([RESULTS, other], ignore_index=True)
-    assert set(paired_differences(both, "overall_accuracy", "last")["dataset"]) == {"rendered"}
-    with pytest.raises(ValueError, match=r"nothing to compare with 'rul'; there are .*'ce'"):
-        paired_differences(RESULTS, "overall_accuracy", "last", reference="rul")
-
-
-# From the files of runs.
-
-LABELS = np.repeat(np.arange(7), 6)
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path))
-
-
-def write_run(config: RunConfig, hits: list[np.ndarray], labels: np.ndarray = LABELS) -> None:
-    """Write a run of which `hits` says, for each epoch, which test images are predicted right."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    metrics, tables = [], []
-    for epoch, hit in enumerate(hits):
-        predicted = np.where(hit, labels, (labels + 1) % 7)
-        table = pd.DataFrame(np.eye(7)[predicted], columns=[f"p_{k}" for k in range(7)])
-        table = table.assign(image_id=[f"i{n}" for n in range(len(labels))], label=labels)
-        # Held-out images have labels and predictions of their own: all wrong.
-        held_out = pd.DataFrame(np.eye(7)[[1, 2]], columns=[f"p_{k}" for k in range(7)])
-        held_out = held_out.assign(image_id=["h0", "h1"], label=0)
-        tables += [
-            table.assign(part="test", epoch=epoch),
-            held_out.assign(part="held_out", epoch=epoch),
-        ]
-        mean = np.mean([hit[labels == k].mean() for k in np.unique(labels)])
-        accuracies = {"test_overall_accuracy": hit.mean(), "test_mean_accuracy": mean}
-        metrics.append({"epoch": epoch, "validation_overall_accuracy": -epoch, **accuracies})
-    pd.DataFrame(metrics).to_csv(config.folder / "metrics.csv", index=False)
-    predictions = pd.concat(tables).sample(frac=1, random_state=config.seed)
-    predictions.to_parquet(config.folder / "predictions.parquet", index=False)
-    (config.folder / "done").write_text(json.dumps({"seconds": 1.0}))
-
-
-def study_of(*configs: RunConfig) -> Study:
-    return Study("tiny", "", {}, {config.run_id: config for config in configs})
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
 
 
 @pytest.fixture
@@ -247,7 +40,7 @@ def study(runs):
 
 
 def test_differences_of_a_study(study):
-    table = study_differences(study)
+    table = study_differences(study, study_table(study))
     assert list(table.columns) == COLUMNS
     assert len(table) == 2 * 2 * 2 * 2  # methods, rates, selections, accuracies
     assert not table.duplicated([*SETTING, "selection", "metric"]).any()
@@ -264,24 +57,41 @@ def test_differences_of_a_study(study):
             assert same[f"{name}_holm"].tolist() == holm(same[name].to_numpy()).tolist()
     row = table.query("method == 'gce'").iloc[0]
     assert row["detectable"] == pytest.approx(detectable_difference(row["deviation"], row["n"]))
-    pd.testing.assert_frame_equal(table, study_differences(study))
+    pd.testing.assert_frame_equal(table, study_differences(study, study_table(study)))
+    # Both seeds gain alike, so that drawing seeds as well changes nothing.
+    assert (nla["crossed_low"] > 0).all()
+    # But for resamples without an image of the one class, which tie.
+    assert (nla["probability_better"] > 0.998).all()
+    assert nla["p_equivalent"].tolist() == [1] * 8
+    assert not table["primary"].any()
+
+
+def test_declared_contrasts_are_corrected_among_themselves(study):
+    declared = replace(study, primary=("nla",))
+    table = study_differences(declared, study_table(study))
+    assert set(table.loc[table["primary"], "method"]) == {"nla"}
+    nla, gce = (table.query("method == @name") for name in ("nla", "gce"))
+    assert len(nla) == 8  # rates, rules, accuracies
+    assert nla["p_images_holm"].tolist() == holm(nla["p_images"].to_numpy()).tolist()
+    for _, same in gce.groupby("selection"):
+        assert same["p_images_holm"].tolist() == holm(same["p_images"].to_numpy()).tolist()
 
 
 def test_selected_epoch_is_the_one_that_is_compared(runs):
     config = RunConfig(method="ce", epochs=2)
     first, last = LABELS == 0, LABELS > 0
     write_run(config, [first, last])
-    assert hits_on_test(config, "last")["hit"].sum() == last.sum()
-    assert hits_on_test(config, "best_validation")["hit"].sum() == first.sum()
-    found = hits_on_test(config, "last")
-    assert sorted(found.index) == sorted(f"i{n}" for n in range(len(LABELS)))
+    assert hits_on_test(config, "last", "tiny")["hit"].sum() == last.sum()
+    assert hits_on_test(config, "best_validation", "tiny")["hit"].sum() == first.sum()
+    found = hits_on_test(config, "last", "tiny")
+    assert found.index.tolist() == sorted(f"i{n:03d}" for n in range(len(LABELS)))
 
 
 def test_study_with_a_hole_is_refused(study):
     hole = next(iter(study.runs.values()))
     (hole.folder / "done").unlink()
     with pytest.raises(FileNotFoundError, match="is not done; make it with\n  mkdir -p runs"):
-        study_differences(study)
+        study_table(study)
 
 
 def test_runs_tested_on_other_labels_are_refused(runs):
@@ -289,45 +99,12 @@ def test_runs_tested_on_other_labels_are_refused(runs):
     write_run(ce, [LABELS == 0])
     write_run(nla, [LABELS == 0], labels=LABELS[::-1].copy())
     with pytest.raises(ValueError, match="tested on other images or labels"):
-        study_differences(study_of(ce, nla))
+        study_differences(study_of(ce, nla), study_table(study_of(ce, nla)))
 
 
 def test_study_without_the_reference_has_no_rows(runs):
     nla = RunConfig(method="nla", epochs=1)
     write_run(nla, [LABELS == 0])
-    table = study_differences(study_of(nla))
+    table = study_differences(study_of(nla), study_table(study_of(nla)))
     assert list(table.columns) == COLUMNS
     assert table.empty
-
-
-NOT_TAKEN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("seeds", "images", "p_values", "expected"),
-    [
-        ((0.1, 0.3), (0.15, 0.25), (0.01, 0.02), "holds"),
-        ((-0.3, -0.1), (-0.25, -0.15), (0.01, 0.02), "holds"),
-        ((0.1, 0.3), (0.15, 0.25), (0.06, 0.02), "hint"),
-        ((0.1, 0.3), (0.15, 0.25), (0.01, 0.06), "hint"),
-        ((0.1, 0.3), (-0.01, 0.25), (0.01, 0.02), "not told apart"),
-        ((-0.1, 0.3), (0.15, 0.25), (0.01, 0.02), "not told apart"),
-        ((0.1, 0.3), (-0.25, -0.15), (0.01, 0.02), "not told apart"),
-        ((0.0, 0.3), (0.15, 0.25), (0.01, 0.02), "not told apart"),
-        ((0.0, 0.0), (0.0, 0.0), (1.0, 1.0), "not told apart"),
-        # Measures without a bootstrap, and a single seed.
-        ((0.1, 0.3), (NOT_TAKEN, NOT_TAKEN), (0.01, NOT_TAKEN), "holds"),
-        ((0.1, 0.3), (NOT_TAKEN, NOT_TAKEN), (0.06, NOT_TAKEN), "hint"),
-        ((NOT_TAKEN, NOT_TAKEN), (0.15, 0.25), (NOT_TAKEN, 0.001), "not told apart"),
-    ],
-)
-def test_certainty_wants_both_intervals_and_both_p_values(seeds, images, p_values, expected):
-    names = ("low", "high", "images_low", "images_high", "p_seeds_holm", "p_images_holm")
-    row = pd.Series(dict(zip(names, (*seeds, *images, *p_values), strict=True)))
-    assert certainty(row) == expected
-
-
-def test_certainty_is_a_matter_of_the_level():
-    row = pd.Series({"low": 0.1, "high": 0.3, "images_low": 0.1, "images_high": 0.3})
-    row = pd.concat([row, pd.Series({"p_seeds_holm": 0.07, "p_images_holm": 0.02})])
-    assert [certainty(row, level) for level in (0.05, 0.1)] == ["hint", "holds"]

@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 
 from nlalib.data.labels import expressions
 from nlalib.data.splits import load_dataset
+from nlalib.report import collect
+from nlalib.report.collect import study_epochs
 from nlalib.report.per_sample import (
     ambiguity,
     detection,
@@ -20,7 +22,6 @@ from nlalib.report.per_sample import (
     relabelling,
     run_epoch_facts,
     scores,
-    study_epoch_facts,
 )
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
@@ -56,6 +57,9 @@ def random_samples(number: int = 300, seed: int = 0) -> pd.DataFrame:
     )
 
 
+OWN = {"weight": "low", "attention": "low", "uncertainty": "high"}
+
+
 def test_memorisation_counts_as_a_plain_loop_does():
     samples = random_samples()
     counts = dict.fromkeys(("given", "true", "clean", "as_given", "as_true", "flipped"), 0)
@@ -83,7 +87,7 @@ def test_without_flipped_labels_there_is_nothing_to_find():
     unknown = clean.drop(columns=["is_flipped", "true_label"])
     for samples in (clean, unknown):
         assert list(memorisation(samples)) == ["accuracy_given"]
-        assert detection(samples) == {}
+        assert detection(samples, OWN) == {}
 
 
 def pairs_won(flipped: np.ndarray, suspicion: np.ndarray) -> float:
@@ -98,7 +102,7 @@ def test_detection_counts_pairs():
         uncertainty=lambda table: table["is_flipped"] * 1.0,
         attention=lambda table: 1.0 - table["is_flipped"],
     )
-    found = detection(samples)
+    found = detection(samples, OWN)
     flipped = samples["is_flipped"].to_numpy()
     suspicions = {
         "low_weight": -samples["weight"],
@@ -121,7 +125,7 @@ def test_detection_counts_pairs():
 
 
 def test_confidence_and_focal_weight_rank_as_the_loss_does():
-    found = detection(random_samples())
+    found = detection(random_samples(), OWN)
     assert found["auroc_low_confidence"] == pytest.approx(found["auroc_high_loss"])
     assert found["auroc_high_focal_weight"] == pytest.approx(found["auroc_high_loss"])
 
@@ -129,53 +133,53 @@ def test_confidence_and_focal_weight_rank_as_the_loss_does():
 def test_detector_of_rare_labels_alone_is_chance_within_a_label():
     samples = random_samples()
     by_label = samples["label"].map({0: 3.0, 1: 2.0, 2: 1.0})
-    found = detection(samples.assign(weight=by_label))
+    found = detection(samples.assign(weight=by_label), OWN)
     assert found["auroc_within_label_low_weight"] == 0.5
 
 
 def test_label_with_flipped_samples_alone_takes_no_part():
     samples = random_samples()
     spoilt = samples.assign(is_flipped=samples["is_flipped"] | (samples["label"] == 2))
-    assert 0 <= detection(spoilt)["auroc_within_label_high_loss"] <= 1
+    assert 0 <= detection(spoilt, OWN)["auroc_within_label_high_loss"] <= 1
 
 
 def test_ambiguity_is_the_correlation_of_ranks_of_unflipped_samples():
     samples = random_samples()
     samples.loc[:9, "vote_entropy"] = np.nan
-    found = ambiguity(samples)
+    found = ambiguity(samples, OWN)
     kept = samples[~samples["is_flipped"] & (samples.index > 9)]
     ranks = [rankdata(kept[name]) for name in ("weight", "vote_entropy")]
     expected = np.corrcoef(*ranks)[0, 1]
     assert found["entropy_correlation_weight"] == pytest.approx(expected)
     ordered = samples.assign(weight=samples["vote_entropy"] ** 2, p_gt=-samples["vote_entropy"])
-    assert ambiguity(ordered)["entropy_correlation_weight"] == pytest.approx(1)
-    assert ambiguity(ordered)["entropy_correlation_confidence"] == pytest.approx(-1)
-    assert ambiguity(samples.drop(columns="vote_entropy")) == {}
-    assert np.isnan(ambiguity(samples.assign(weight=1.0))["entropy_correlation_weight"])
+    assert ambiguity(ordered, OWN)["entropy_correlation_weight"] == pytest.approx(1)
+    assert ambiguity(ordered, OWN)["entropy_correlation_confidence"] == pytest.approx(-1)
+    assert ambiguity(samples.drop(columns="vote_entropy"), OWN) == {}
+    assert np.isnan(ambiguity(samples.assign(weight=1.0), OWN)["entropy_correlation_weight"])
 
 
 def test_minority_shares_by_hand():
     samples = random_samples(20).assign(
         is_minority=np.arange(20) >= 15, weight=np.arange(20.0), cross_entropy=1.0
     )
-    found = minority_shares(samples, "class_balanced")
+    found = minority_shares(samples, OWN)
     assert found["minority_share_of_samples"] == 0.25
     # 15 + ... + 19 of 0 + ... + 19.
     assert found["minority_share_of_weight"] == pytest.approx(85 / 190)
     assert found["minority_share_of_top_weight"] == 1
     assert found["minority_share_of_loss"] == pytest.approx(0.25)
     # NLA multiplies by 1 + w.
-    nla = minority_shares(samples, "nla")
+    nla = minority_shares(samples, OWN, adds_to_one=True)
     assert nla["minority_share_of_weight"] == pytest.approx((85 + 5) / (190 + 20))
     assert nla["minority_share_of_top_weight"] == 1
     assert nla["minority_share_of_loss"] == found["minority_share_of_loss"]
-    without = minority_shares(samples.drop(columns="weight"), "ce")
+    without = minority_shares(samples.drop(columns="weight"), OWN)
     assert not any(name.endswith("_weight") and "focal" not in name for name in without)
 
 
 def test_scores_are_those_recorded():
     samples = random_samples().assign(attention=0.5)
-    table = scores(samples)
+    table = scores(samples, OWN)
     assert set(table) == {"loss", "confidence", "margin", "focal_weight", "weight", "attention"}
     assert table["margin"].iloc[0] == samples["p_gt"].iloc[0] - samples["p_nn"].iloc[0]
 
@@ -234,18 +238,20 @@ def test_facts_of_a_run(runs, index):
     assert found[1, "minority_share_of_samples"] == found[0, "minority_share_of_samples"] > 0
 
 
-def test_facts_of_a_study_name_their_runs(runs, index):
+def test_facts_of_a_study_name_their_runs(runs, index, monkeypatch):
     configs = [CONFIG, replace(CONFIG, seed=1)]
     for config in configs:
         write_run(config, load_dataset(config.data)[0])
     study = Study("tiny", "", {}, {config.run_id: config for config in configs})
-    table = study_epoch_facts(study)
+    nothing = pd.DataFrame(columns=["epoch", "metric", "value"])
+    monkeypatch.setattr(collect, "curve_rows", lambda config: nothing)  # tested with the records
+    table = study_epochs(study)
     assert table["run_id"].unique().tolist() == list(study.runs)
     assert table.groupby("run_id").size().nunique() == 1
     assert table["noise_rate"].unique().tolist() == [0.2]
     (configs[1].folder / "done").unlink()
     with pytest.raises(FileNotFoundError, match="is not done; make it with"):
-        study_epoch_facts(study)
+        study_epochs(study)
 
 
 def test_changed_data_set_is_refused(runs, index):

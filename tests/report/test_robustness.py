@@ -7,13 +7,11 @@ import yaml
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import convolve1d
 
-from nlalib import __main__ as command_line
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset
 from nlalib.metrics import CALIBRATION_BINS, expected_calibration_error
-from nlalib.report import robustness
-from nlalib.report.frame import OPTIONAL_TABLES
+from nlalib.report import publish, records, robustness
 from nlalib.report.robustness import (
     SEVERITIES,
     corrupt_images,
@@ -251,11 +249,12 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
     grid = {"method": ["ce", "decoder"]}
     content = {"study": "tiny", "title": "Tiny", "notebooks": {}, "fixed": parameters, "grid": grid}
     path.write_text(yaml.safe_dump(content))
-    command_line.collect(str(path))
-    command_line.robustness(str(path))
-    monkeypatch.setattr(command_line, "ROOT", tmp_path)
-    command_line.publish(str(path))
-    for name in OPTIONAL_TABLES:
+    publish.collect(str(path))
+    publish.robustness(str(path))
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    publish.publish(str(path))
+    for name in publish.OPTIONAL_TABLES:
         table = pd.read_csv(tmp_path / "results" / f"tiny_{name}.csv")
         assert set(table["run_id"]) == set(tiny.runs)
     assert "tiny_robustness.csv" in capsys.readouterr().out
@@ -264,10 +263,10 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
     rows = pd.read_csv(stale)
     rows[rows["run_id"] == TINY.run_id].to_csv(stale, index=False)
     with pytest.raises(ValueError, match="other runs than results"):
-        command_line.publish(str(path))
+        publish.publish(str(path))
     # And a published table that was not made again is not left beside newer ones.
     stale.unlink()
     (tmp_path / "results" / "tiny.csv").write_text("older")
     with pytest.raises(FileNotFoundError, match=r"tiny_calibration\.csv is published.*robustness"):
-        command_line.publish(str(path))
+        publish.publish(str(path))
     assert (tmp_path / "results" / "tiny.csv").read_text() == "older"

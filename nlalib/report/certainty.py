@@ -1,0 +1,281 @@
+"""How sure a difference between two methods is.
+
+Two things vary between experiments: the seed (initial weights, order of batches, wrong labels) and
+the test images. Student's interval over paired seeds speaks of the first, the paired bootstrap over
+test images of the second, each with the other held fixed; the crossed bootstrap of both at once.
+Trust a difference that all call one. "No difference shown" is not "shown to be equal": that is what
+`equivalence` asks.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nlalib.report.frame import SETTING, chosen_rows
+
+ACCURACIES = ("overall_accuracy", "mean_accuracy")
+# What a method and the one it is compared with have in common.
+CONDITION = [name for name in SETTING if name not in ("method", "settings")]
+RESAMPLES = 5000
+# Closer than this two accuracies are equal in practice: one point.
+MARGIN = 0.01
+# The verdict where runs could not have told, see `nlalib.report.gate`.
+INCONCLUSIVE = "inconclusive"
+
+
+def student_interval(differences: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
+    """Return mean, deviation, Student's interval and p-value of paired differences.
+
+    Parameters
+    ----------
+    differences : numpy.ndarray, (n,) float
+        One for each pair; at least one.
+    confidence : float
+
+    Returns
+    -------
+    dict
+        `n`, `difference`, `deviation` (n - 1), `low`, `high` and `p_seeds` (two-sided, of no
+        difference); NaN but for the first two with a single pair.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    n, mean = len(differences), float(differences.mean())
+    if n == 1:
+        nothing = dict.fromkeys(("deviation", "low", "high", "p_seeds"), np.nan)
+        return {"n": 1, "difference": mean, **nothing}
+    deviation = float(differences.std(ddof=1))
+    if _all_the_same(differences):
+        # Differences that are all the same leave nothing to chance, unless they are all zero.
+        certain = {"low": mean, "high": mean, "p_seeds": float(mean == 0)}
+        return {"n": n, "difference": mean, "deviation": 0.0, **certain}
+    test = stats.ttest_1samp(differences, 0)
+    low, high = test.confidence_interval(confidence)
+    interval = {"low": float(low), "high": float(high), "p_seeds": float(test.pvalue)}
+    return {"n": n, "difference": mean, "deviation": deviation, **interval}
+
+
+def equivalence(differences: np.ndarray, margin: float = MARGIN) -> float:
+    """Return the p-value of "further apart than `margin`", of paired differences.
+
+    Two one-sided t tests (Schuirmann 1987), the larger of their p-values: below 0.05 the methods
+    are shown to be equal within the margin. NaN with a single pair.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if len(differences) == 1:
+        return float("nan")
+    if _all_the_same(differences):
+        return float(abs(differences[0]) >= margin)
+    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def _all_the_same(differences: np.ndarray) -> bool:
+    return bool(np.ptp(differences) < 1e-12)  # but for rounding
+
+
+def detectable_difference(
+    deviation: float, n: int, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Return the smallest true difference that n pairs would have shown with this power.
+
+    By a two-sided paired t test of level `alpha` (statsmodels' `TTestPower`). The deviation is
+    itself estimated from n pairs, so with three of them it is a rough guide.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the paired differences, not negative.
+    n : int
+        Pairs, at least 2; NaN is returned for one.
+    """
+    if n < 2 or np.isnan(deviation):
+        return float("nan")
+    from statsmodels.stats.power import TTestPower  # 2 s, which reports need not wait for
+
+    return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power) * deviation)
+
+
+def paired_differences(
+    results: pd.DataFrame,
+    metric: str,
+    selection: str,
+    reference: str = "ce",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return each method's mean difference to a reference under the same conditions, by seed.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+        Long form, columns `nlalib.report.frame.COLUMNS`, of one study or several.
+    metric, selection : str
+    reference : str
+        A method. Where it was run with several settings, the plain one counts.
+    confidence : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each setting but the reference: `study`, `SETTING`, `reference`, `selection`,
+        `metric`, what `student_interval` gives and `p_equivalent`, over the seeds that both have.
+        Conditions under which the reference was not run have no row.
+
+    Raises
+    ------
+    ValueError
+        If the reference was run under none of the conditions, or never with the same seed, or
+        several settings of it could be meant.
+    """
+    chosen = chosen_rows(results, metric, selection)
+    rows = []
+    for _, same in chosen.groupby(["study", *CONDITION], sort=False, dropna=False):
+        baseline = reference_rows(same, reference)
+        if baseline.empty:
+            continue
+        others = same.drop(baseline.index)
+        for _, own in others.groupby(["method", "settings"], sort=False):
+            pairs = own.merge(baseline[["seed", "value"]], on="seed", suffixes=("", "_reference"))
+            if pairs.empty:
+                raise ValueError(f"{own['run_id'].iloc[0]} and {reference!r} share no seed")
+            gains = pairs["value"] - pairs["value_reference"]
+            interval = student_interval(gains, confidence) | {"p_equivalent": equivalence(gains)}
+            identity = own.iloc[0][["study", *SETTING]].to_dict()
+            chosen_by = {"reference": reference, "selection": selection, "metric": metric}
+            rows.append({**identity, **chosen_by, **interval})
+    if not rows:
+        raise ValueError(
+            f"nothing to compare with {reference!r}; there are methods "
+            f"{sorted(chosen['method'].unique())}"
+        )
+    return pd.DataFrame(rows)
+
+
+def reference_rows(same: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return the rows of a reference under one condition; with several settings the plain one's."""
+    rows = same[same["method"] == reference]
+    if rows["settings"].nunique() > 1:
+        rows = rows[rows["settings"] == ""]
+        if rows.empty:
+            raise ValueError(f"{reference!r} was run with several settings and never plainly")
+    return rows
+
+
+def resampled_counts(images: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Return how often each image is drawn in each bootstrap resample, (resamples, images) float32.
+
+    One draw for all comparisons of a study, so that they see the same resampled test sets.
+    """
+    generator = np.random.default_rng(seed)
+    counts = np.empty((resamples, images), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return counts
+
+
+def bootstrap_differences(
+    gains: np.ndarray, labels: np.ndarray, counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return resampled differences of overall and mean accuracy.
+
+    Parameters
+    ----------
+    gains : numpy.ndarray, (N,) float
+        Of each test image, the share of seeds in which the method is right less that of the
+        reference, -1 to 1.
+    labels : numpy.ndarray, (N,) int
+    counts : numpy.ndarray, (B, N)
+        Of `resampled_counts`.
+
+    Returns
+    -------
+    dict of numpy.ndarray, (B,) float
+        `overall_accuracy`, and `mean_accuracy` over the classes that occur in the resample.
+    """
+    is_class = (labels[:, None] == np.unique(labels)).astype(np.float32)  # (N, K)
+    drawn = counts @ is_class  # (B, K)
+    gained = counts @ (is_class * gains[:, None].astype(np.float32))
+    recalls = np.where(drawn > 0, gained / np.maximum(drawn, 1), np.nan)
+    return {
+        "overall_accuracy": gained.sum(axis=1) / counts.sum(axis=1),
+        "mean_accuracy": np.nanmean(recalls, axis=1),
+    }
+
+
+def bootstrap_interval(resampled: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
+    """Return the percentile interval and the two-sided p-value of no difference.
+
+    p = 2 (1 + the smaller number of resamples on one side of zero, zero included) / (1 + B), at
+    most 1 (Davison, Hinkley, Bootstrap Methods and their Application, 1997, section 4.2).
+    """
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    smaller = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    p = min(1.0, 2 * (1 + smaller) / (1 + len(resampled)))
+    return {"images_low": float(low), "images_high": float(high), "p_images": float(p)}
+
+
+def crossed_bootstrap(
+    hits: np.ndarray, others: np.ndarray, labels: np.ndarray, seed: int, resamples: int = RESAMPLES
+) -> dict[str, np.ndarray]:
+    """Return resampled differences of accuracy with seeds and test images drawn at once.
+
+    Parameters
+    ----------
+    hits, others : numpy.ndarray, (S, N) bool
+        Whether the method, and its reference, is right: by seed and test image, seeds paired.
+    labels : numpy.ndarray, (N,) int
+    seed, resamples : int
+
+    Returns
+    -------
+    dict of numpy.ndarray, (resamples,) float
+        `overall_accuracy`, and `mean_accuracy` over the classes that occur in the resample.
+    """
+    generator = np.random.default_rng(seed)
+    seeds, images = hits.shape
+    classes = np.unique(labels)
+    is_class = (labels[:, None] == classes).astype(np.float32)  # (N, K)
+    gains = hits.astype(np.float32) - others.astype(np.float32)  # (S, N)
+    found = {"overall_accuracy": [], "mean_accuracy": []}
+    for _ in range(resamples):
+        of_seeds = np.bincount(generator.integers(0, seeds, seeds), minlength=seeds) / seeds
+        drawn = np.bincount(generator.integers(0, images, images), minlength=images)
+        gained = (of_seeds @ gains * drawn) @ is_class  # (K,)
+        counts = drawn @ is_class
+        found["overall_accuracy"].append(gained.sum() / images)
+        found["mean_accuracy"].append(np.mean(gained[counts > 0] / counts[counts > 0]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Return p-values corrected for their number (Holm 1979), (m,) float; NaN stays, uncounted."""
+    from statsmodels.stats.multitest import multipletests  # 2 s, which reports need not wait for
+
+    p_values = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(len(p_values), np.nan)
+    known = ~np.isnan(p_values)
+    if known.any():
+        corrected[known] = multipletests(p_values[known], method="holm")[1]
+    return corrected
+
+
+def certainty(row, level: float = 0.05) -> str:
+    """Return how sure a difference is: "holds", "hint" or "not told apart".
+
+    It is a hint if the interval over seeds and that over test images, where there is one, leave out
+    zero on the same side, and holds if the p-values corrected for many comparisons are below
+    `level` too. None of the three words is about the difference's size.
+
+    Parameters
+    ----------
+    row
+        With attributes `low`, `high` and `p_seeds_holm` (over seeds), `images_low`, `images_high`
+        and `p_images_holm` (over test images): floats, NaN where one was not taken. Without an
+        interval over seeds nothing is told apart.
+    level : float
+    """
+    bounds = np.array([row.low, row.high, row.images_low, row.images_high], dtype=np.float64)
+    sides = np.sign(bounds[~np.isnan(bounds)])
+    if np.isnan(row.low) or sides[0] == 0 or not (sides == sides[0]).all():
+        return "not told apart"
+    return "holds" if np.nanmax([row.p_seeds_holm, row.p_images_holm]) < level else "hint"

@@ -1,0 +1,175 @@
+"""From the runs of a study to its long tables: results, and numbers over epochs.
+
+Every metric is computed here, from what a run predicts for the test images, so that a new one needs
+no training.
+"""
+
+from dataclasses import asdict, replace
+
+import pandas as pd
+
+from nlalib.data.choice import DataChoice
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import expressions
+from nlalib.data.splits import TEST, class_votes, load_dataset
+from nlalib.metrics import classification_metrics, picked_epochs, vote_metrics
+from nlalib.report.frame import COLUMNS, SETTING
+from nlalib.report.per_sample import run_epoch_facts
+from nlalib.report.records import (
+    KEPT_RULES,
+    curve_rows,
+    kept_epochs,
+    kept_runs,
+    read_record,
+)
+from nlalib.report.studies import Study, training_command
+from nlalib.training.config import RunConfig
+
+# Rules that average or pick epochs of which no predictions are kept: accuracies alone.
+_RULES_OF_CURVES = ("last_five", "best_test")
+
+
+def identity_columns(config: RunConfig, study: str) -> dict:
+    """Return what tells a run apart in long tables: `study`, `run_id`, `SETTING`, `seed`."""
+    parameters = asdict(config)
+    own = {"init": config.initialisation, "settings": config.settings}
+    setting = {name: own.get(name, parameters.get(name)) for name in SETTING}
+    return {"study": study, "run_id": config.run_id, **setting, "seed": config.seed}
+
+
+def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return a run's results, one row a number (columns `COLUMNS`).
+
+    "last" and "best_validation" pick one epoch, `selected_epoch` (counted from 0), and give all
+    metrics of it. "last_five" is the mean over epochs, of overall and mean accuracy; "best_test"
+    gives these two, each of its own best test epoch, as the released code of NLA does.
+
+    Parameters
+    ----------
+    config : RunConfig
+    study : str
+    votes : pandas.DataFrame, optional
+        Votes for the classes, (N, K), by `image_id` of the test images; without them there are
+        no metrics of agreement with people.
+    """
+    record = read_record(config, study)
+    rows = []
+    for rule in KEPT_RULES:
+        table = record.at(rule)
+        probabilities = table[[f"p_{name}" for name in expressions(config.num_classes)]].to_numpy()
+        found = classification_metrics(table["label"].to_numpy(), probabilities, config.num_classes)
+        if votes is not None:
+            if not table.index.isin(votes.index).all():
+                raise ValueError(
+                    f"{config.run_id} was tested on images that its data set does not have now; "
+                    "has the data set changed? Restore it, or train the run anew"
+                )
+            found |= vote_metrics(votes.loc[table.index].to_numpy(), probabilities)
+        found["selected_epoch"] = picked_epochs(record.curves, rule)[0]
+        rows += [(rule, name, value) for name, value in found.items()]
+    for rule in _RULES_OF_CURVES:
+        for name in ("overall_accuracy", "mean_accuracy"):
+            epochs = record.curves["epoch"].isin(picked_epochs(record.curves, rule, name))
+            rows.append((rule, name, record.curves.loc[epochs, f"test_{name}"].mean()))
+    rows.append(("last", "training_seconds", record.curves["seconds"].sum()))
+    table = pd.DataFrame(rows, columns=["selection", "metric", "value"])
+    return table.assign(**identity_columns(config, study))[COLUMNS]
+
+
+def require_runs(study: Study) -> None:
+    """Raise FileNotFoundError if a run is neither done nor kept: no hole is averaged away.
+
+    The message gives the command that makes the run.
+    """
+    _require(study, kept_runs(study.name))
+
+
+def require_folders(study: Study) -> None:
+    """Raise FileNotFoundError if a run is not done: what is asked for needs its folder."""
+    _require(study, frozenset())
+
+
+def _require(study: Study, kept: frozenset[str]) -> None:
+    for config in study.runs.values():
+        if not config.is_done and config.run_id not in kept:
+            raise FileNotFoundError(
+                f"run {config.run_id} of study {study.name} is not done; make it with\n"
+                f"  {training_command(config)}"
+            )
+
+
+def finished_part(study: Study) -> Study:
+    """Return the study with the seeds alone of which every run is done or kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such seed.
+    """
+    kept = kept_runs(study.name)
+    unfinished = {
+        config.seed
+        for run_id, config in study.runs.items()
+        if not config.is_done and run_id not in kept
+    }
+    runs = {run_id: c for run_id, c in study.runs.items() if c.seed not in unfinished}
+    if not runs:
+        require_runs(study)
+    return replace(study, runs=runs)
+
+
+def study_table(study: Study) -> pd.DataFrame:
+    """Return the long table of a study: one row a number, all runs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is neither done nor kept, see `require_runs`.
+    """
+    require_runs(study)
+    indices = _Indices()
+    tables = [run_rows(c, study.name, indices.test_votes(c)) for c in study.runs.values()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def study_epochs(study: Study) -> pd.DataFrame:
+    """Return the long table of numbers over epochs: the course of metrics, and per-sample facts.
+
+    Columns `study`, `run_id`, `SETTING`, `seed`, `epoch`, `metric`, `value`. Of a run whose folder
+    is gone the published rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a run is neither done nor kept, see `require_runs`.
+    """
+    require_runs(study)
+    indices, tables = _Indices(), []
+    for config in study.runs.values():
+        if config.is_done:
+            rows = [run_epoch_facts(config, indices.of(config)), curve_rows(config)]
+            table = pd.concat(rows, ignore_index=True)
+        else:
+            table = kept_epochs(study.name).query("run_id == @config.run_id")
+        identity = identity_columns(config, study.name)
+        tables.append(table.assign(**identity)[[*identity, "epoch", "metric", "value"]])
+    return pd.concat(tables, ignore_index=True)
+
+
+class _Indices:
+    """Indices of data sets, each read once for all runs that share it."""
+
+    def __init__(self):
+        self._read: dict[DataChoice, pd.DataFrame] = {}
+
+    def of(self, config: RunConfig) -> pd.DataFrame:
+        if config.data not in self._read:
+            self._read[config.data] = load_dataset(config.data)[0]
+        return self._read[config.data]
+
+    def test_votes(self, config: RunConfig) -> pd.DataFrame | None:
+        index = self.of(config)
+        if not set(VOTE_COLUMNS) <= set(index):
+            return None
+        test = index[index["part"] == TEST]
+        return pd.DataFrame(class_votes(test, config.num_classes), index=test["image_id"])

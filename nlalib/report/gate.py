@@ -1,0 +1,106 @@
+"""Can a study's runs tell at all? Had they converged, and does a known effect show?
+
+A comparison of methods that have not fitted their labels yet says how fast they begin, and one in
+which a method that is known to help does not help could not have found another's. So a verdict
+needs both, the training's end and a passed positive control; without them it is "inconclusive".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nlalib.report.certainty import INCONCLUSIVE
+from nlalib.report.frame import chosen_rows
+
+REFERENCE = "ce"
+# Cross-entropy has fitted its clean labels when it gives this share of them back.
+FITTED_SHARE = 0.9
+# And training has ended when the validation accuracy rises by less an epoch.
+LEVEL_SLOPE = 0.005
+
+
+class Gate(NamedTuple):
+    """What the gate looked at; NaN for what a study does not show.
+
+    Attributes
+    ----------
+    fit : float
+        Share of its clean training labels that cross-entropy gives back at the last epoch, mean
+        over seeds: unaugmented and in evaluation mode where that was recorded, else as it trained.
+    slope : float
+        Change of its validation accuracy an epoch over the last quarter, mean over seeds.
+    control : float
+        Overall accuracy of the positive control less that of cross-entropy at the last epoch, mean
+        over the noise rates and seeds that both have.
+    control_name : str
+    """
+
+    fit: float
+    slope: float
+    control: float
+    control_name: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether cross-entropy has fitted its labels, and validation no longer gains."""
+        return self.fit >= FITTED_SHARE and self.slope < LEVEL_SLOPE
+
+    @property
+    def passed(self) -> bool:
+        """Whether a difference may be called a verdict."""
+        return self.converged and self.control >= 0
+
+    def __str__(self) -> str:
+        """Say in one line whether it passed, and by which numbers."""
+        fit = "not recorded" if np.isnan(self.fit) else f"{self.fit:.1%}"
+        slope = (
+            "not recorded" if np.isnan(self.slope) else f"{100 * self.slope:+.2f} points an epoch"
+        )
+        control = (
+            "not run"
+            if np.isnan(self.control)
+            else f"{self.control_name} {100 * self.control:+.1f} points against {REFERENCE}"
+        )
+        return (
+            f"{'passed' if self.passed else INCONCLUSIVE}: {REFERENCE} fits {fit} of its clean "
+            f"labels ({FITTED_SHARE:.0%} wanted), validation accuracy {slope}, positive control "
+            f"{control}"
+        )
+
+
+def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac") -> Gate:
+    """Return the gate of a study, from its long tables.
+
+    Parameters
+    ----------
+    results, epochs : pandas.DataFrame
+        As `nlalib.report.collect` makes them.
+    control : str
+        The method that is known to help under label noise; "" for none.
+    """
+    clean = epochs[(epochs["method"] == REFERENCE) & (epochs["noise_rate"] == 0)]
+    clean = clean[(clean["imbalance_factor"] == 1) & (clean["settings"] == "")]
+    last = clean[clean["epoch"] == clean.groupby("run_id")["epoch"].transform("max")]
+    fits = [last[last["metric"] == name] for name in ("fitted_accuracy_given", "accuracy_given")]
+    fit = next((rows["value"].mean() for rows in fits if len(rows)), np.nan)
+    return Gate(fit, _slope(clean), _control(results, control), control)
+
+
+def _slope(clean: pd.DataFrame) -> float:
+    """Return the mean over seeds of the least-squares slope over the last quarter of the epochs."""
+    course = clean[clean["metric"] == "validation_overall_accuracy"]
+    slopes = []
+    for _, run in course.groupby("run_id"):
+        late = run.sort_values("epoch").tail(max(2, round(len(run) / 4)))
+        slopes.append(np.polyfit(late["epoch"], late["value"], 1)[0])
+    return float(np.mean(slopes)) if slopes else float("nan")
+
+
+def _control(results: pd.DataFrame, control: str) -> float:
+    noisy = results[(results["noise_rate"] > 0) & (results["settings"] == "")]
+    if not {control, REFERENCE} <= set(noisy["method"]):
+        return float("nan")
+    rows = chosen_rows(noisy, "overall_accuracy", "last")
+    table = rows.pivot_table(index=["noise_rate", "seed"], columns="method", values="value")
+    return float((table[control] - table[REFERENCE]).mean())

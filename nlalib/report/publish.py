@@ -1,0 +1,254 @@
+"""A study's tables as files: collected in its folder, shown, copied to results/ and README.md."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from nlalib.files import write_atomically
+from nlalib.paths import ROOT, display_path
+from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
+from nlalib.report.collect import finished_part, study_epochs, study_table
+from nlalib.report.differences import study_differences
+from nlalib.report.frame import headline, markdown, read_table
+from nlalib.report.gate import Gate, study_gate
+from nlalib.report.records import predictions_file, write_predictions
+from nlalib.report.studies import Study, read_study
+from nlalib.report.words import difference_in_words, difference_table
+
+# A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
+SIDE_TABLES = ("epochs", "differences")
+# Of a study with pre-training.
+PRETRAINING_TABLE = "pretraining"
+# Of a study with methods that learn from candidate label sets.
+CANDIDATES_TABLE = "candidates"
+# And those that `python -m nlalib robustness` writes, of the studies that want them.
+OPTIONAL_TABLES = ("robustness", "calibration", "label_embeddings")
+PREDICTIONS = "predictions.parquet"
+
+
+def collect(config: str, so_far: bool = False) -> None:
+    """Write a study's long tables, their numbers to six decimals, and what its runs predict.
+
+    Parameters
+    ----------
+    config : str
+        The study's file.
+    so_far : bool
+        Of an unfinished study the seeds alone of which every run is done.
+    """
+    study = read_study(config)
+    if so_far:
+        study = _told_part(study)
+    results = study_table(study)
+    tables = {
+        "results": results,
+        "epochs": study_epochs(study),
+        "differences": pd.concat(
+            [study_differences(study, results, reference) for reference in study.references]
+        ),
+    }
+    if study.pretraining:
+        from nlalib.training.pretrain_config import pretraining_table  # takes seconds to import
+
+        tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
+    if CANDIDATES_TABLE in _side_tables(study):
+        tables[CANDIDATES_TABLE] = study_candidates(study)
+    write_tables(study, tables)
+    write_predictions(study.runs.values(), study.name, study.folder / PREDICTIONS)
+
+
+def _told_part(study: Study) -> Study:
+    part = finished_part(study)
+    seeds = sorted({run.seed for run in part.runs.values()})
+    missing = len(study.runs) - len(part.runs)
+    print(f"{study.name}: seeds {', '.join(map(str, seeds))}; {missing} runs of others left out")
+    return part
+
+
+def _side_tables(study: Study) -> list[str]:
+    """Return the names of the tables that `collect` writes beside the study's results."""
+    names = [*SIDE_TABLES]
+    names += [PRETRAINING_TABLE] if study.pretraining else []
+    uses_candidates = any(map(learns_from_candidates, study.runs.values()))
+    return names + ([CANDIDATES_TABLE] if uses_candidates else [])
+
+
+def write_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
+    """Write tables to the study's folder, numbers to six decimals."""
+    for name, table in tables.items():
+        write_atomically(
+            study.folder / f"{name}.csv",
+            lambda unfinished, table=table: table.round(6).to_csv(unfinished, index=False),
+        )
+
+
+def robustness(config: str) -> None:
+    """Write the study's optional tables; a run whose rows are there already is not run again."""
+    from nlalib.report.robustness import study_tables  # scikit-image: no other command needs it.
+
+    study = read_study(config)
+    write_tables(study, study_tables(study, report=lambda line: print(line, flush=True)))
+    print(
+        f"wrote {', '.join(f'{name}.csv' for name in OPTIONAL_TABLES)} in "
+        f"{display_path(study.folder)}"
+    )
+
+
+def _collected(study: Study, name: str = "results.csv") -> Path:
+    """Return the path of one of the study's files; FileNotFoundError if there is none yet."""
+    path = study.folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {display_path(path)}; run the study {study.name} to its end (make study)"
+        )
+    return path
+
+
+def show(config: str) -> None:
+    """Print the study's gate, its table, its differences and where its files are."""
+    study = read_study(config)
+    table = _collected(study)
+    results, epochs = read_table(table), read_table(_collected(study, "epochs.csv"))
+    print(f"\n{study.title}\n")
+    print(headline(results).to_string(index=False))
+    differences = read_table(_collected(study, "differences.csv")).query("selection == 'last'")
+    print(f"\ngate {gate_of(study, results, epochs)}")
+    if len(differences):
+        print("\nDifferences at the last epoch, in points: mean [over seeds] [over test images]\n")
+        print("\n".join(difference_in_words(row) for _, row in differences.iterrows()))
+    where = {
+        "table": table,
+        "figures": study.folder / "figures",
+        "notebooks": study.folder / "notebooks",
+    }
+    print("\n" + "\n".join(f"{name:10}{display_path(path)}" for name, path in where.items()))
+    published = ROOT / "results" / f"{study.name}.csv"
+    if published.exists():
+        print(f"{'published':10}{display_path(published)} (compare it with yours)")
+
+
+def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
+    """Return the study's gate: its own, or that of the published study that it names."""
+    if not study.gate:
+        return study_gate(results, epochs, study.positive_control or "eac")
+    tables = (ROOT / "results" / f"{study.gate}{ending}.csv" for ending in ("", "_epochs"))
+    return study_gate(*map(read_table, tables), study.positive_control or "eac")
+
+
+def publish(config: str) -> None:
+    """Copy the study's tables, predictions and figures to the committed folders.
+
+    Not the figures of 06: the committed ones show all published studies, and are drawn from
+    their tables by `make notebooks`.
+    """
+    study = read_study(config)
+    tables = {study.name: _collected(study)}
+    for name in _side_tables(study):
+        tables[f"{study.name}_{name}"] = _collected(study, f"{name}.csv")
+    for name in OPTIONAL_TABLES:
+        if (study.folder / f"{name}.csv").is_file():
+            tables[f"{study.name}_{name}"] = _collected(study, f"{name}.csv")
+            _check_same_runs(study, name, config)
+        elif (ROOT / "results" / f"{study.name}_{name}.csv").is_file():
+            raise FileNotFoundError(
+                f"{study.name}_{name}.csv is published, and would stay of other runs than the "
+                f"rest: run `python -m nlalib robustness {config}` first"
+            )
+    predictions = _collected(study, PREDICTIONS)
+    for folder in ("results/predictions", "figures"):
+        (ROOT / folder).mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        shutil.copy(table, ROOT / "results" / f"{name}.csv")
+    shutil.copy(predictions, predictions_file(study.name))
+    for figure in sorted((study.folder / "figures").glob("*")):
+        if not figure.name.startswith("06_"):
+            shutil.copy(figure, ROOT / "figures" / figure.name)
+    written = [f"results/{name}.csv" for name in tables]
+    print(f"wrote {', '.join([*written, display_path(predictions_file(study.name))])}")
+
+
+def _check_same_runs(study: Study, name: str, config: str) -> None:
+    """Raise ValueError if an optional table is older than the study's runs."""
+    runs = set(read_table(_collected(study, f"{name}.csv"))["run_id"])
+    if runs != set(read_table(_collected(study))["run_id"]):
+        raise ValueError(
+            f"{display_path(study.folder / name)}.csv has other runs than results.csv beside it; "
+            f"run `python -m nlalib robustness {config}` again"
+        )
+
+
+def headline_section() -> str:
+    """Return the tables of the studies that the README shows, each with its gate, as Markdown."""
+    parts = []
+    for study in _published_studies("table"):
+        results = _published(study.name)
+        table = headline(results).assign(study=study.name)
+        gate = gate_of(study, results, _published(study.name, "_epochs"))
+        parts.append(f"{markdown(table)}\n\nGate of `{study.name}`: {gate}.")
+    return "\n\n".join(parts)
+
+
+def differences_section() -> str:
+    """Return NLA's differences to its reference in those and other studies, as Markdown."""
+    parts = []
+    for study in _published_studies("table", "differences"):
+        rows = _published(study.name, "_differences")
+        gate = gate_of(study, _published(study.name), _published(study.name, "_epochs"))
+        parts.append(difference_table(rows, "nla", gate.passed).assign(study=study.name))
+    return markdown(pd.concat(parts))
+
+
+def _published_studies(*shown: str) -> list[Study]:
+    """Return the published studies whose `readme` is one of `shown`, those of real faces first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    files = sorted((ROOT / "configs").glob("*.yaml"))
+    contents = {path: yaml.safe_load(path.read_text()) for path in files}
+    there = [
+        read_study(path)
+        for path, content in contents.items()
+        if content.get("readme") in shown
+        and (ROOT / "results" / f"{content['study']}.csv").is_file()
+    ]
+    if not there:
+        raise FileNotFoundError("no table in results/; publish a finished study first")
+    return sorted(there, key=lambda study: next(iter(study.runs.values())).dataset == "rendered")
+
+
+def _published(study: str, ending: str = "") -> pd.DataFrame:
+    path = ROOT / "results" / f"{study}{ending}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
+    return read_table(path)
+
+
+README_SECTIONS: dict[str, Callable[[], str]] = {
+    "headline table": headline_section,
+    "differences": differences_section,
+}
+
+
+def readme_marks(section: str) -> tuple[str, str]:
+    """Return what stands before and behind a section of README.md."""
+    return f"<!-- {section}: made by `make readme` -->", f"<!-- end of {section} -->"
+
+
+def readme() -> None:
+    """Write `README_SECTIONS` into README.md, each between its two marks."""
+    path = ROOT / "README.md"
+    text = path.read_text()
+    for name, section in README_SECTIONS.items():
+        first, last = readme_marks(name)
+        before, begin, rest = text.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end or text.count(first) + text.count(last) > 2:
+            raise ValueError(f"README.md must hold once, in this order, {first} and {last}")
+        text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
+    path.write_text(text)

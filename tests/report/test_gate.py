@@ -1,0 +1,84 @@
+"""The gate: had the runs converged, and did a known effect show?"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_runs import results_of
+
+from nlalib.report.gate import study_gate
+
+
+def epochs_of(fits, validation, metric="fitted_accuracy_given", **setting) -> pd.DataFrame:
+    """A table over epochs: a fit of each seed at its last epoch, and a course of validation."""
+    rows = []
+    for seed, fit in enumerate(fits):
+        rows.append((seed, len(validation) - 1, metric, fit))
+        rows += [(seed, e, "validation_overall_accuracy", v) for e, v in enumerate(validation)]
+    table = pd.DataFrame(rows, columns=["seed", "epoch", "metric", "value"])
+    base = {"method": "ce", "settings": "", "noise_rate": 0.0, "imbalance_factor": 1.0}
+    table = table.assign(**{**base, **setting})
+    return table.assign(run_id=table["method"] + table["seed"].astype(str) + str(setting))
+
+
+LEVEL = [0.3, 0.5, 0.6, 0.7, 0.70, 0.70, 0.70, 0.70]
+RISING = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+HELPS = results_of({"ce": [0.60, 0.62], "eac": [0.70, 0.60]}, noise_rate=0.2)
+HARMS = results_of({"ce": [0.60, 0.62], "eac": [0.55, 0.60]}, noise_rate=0.2)
+
+
+def test_gate_of_runs_that_can_tell():
+    gate = study_gate(HELPS, epochs_of([0.93, 0.91], LEVEL))
+    assert gate.fit == pytest.approx(0.92)
+    assert gate.slope == pytest.approx(0.0)
+    assert gate.control == pytest.approx((0.10 - 0.02) / 2)
+    assert gate.converged
+    assert gate.passed
+    assert str(gate) == (
+        "passed: ce fits 92.0% of its clean labels (90% wanted), validation accuracy +0.00 points "
+        "an epoch, positive control eac +4.0 points against ce"
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "epochs"),
+    [
+        (HELPS, epochs_of([0.89, 0.90], LEVEL)),
+        (HELPS, epochs_of([0.99, 0.99], RISING)),
+        (HARMS, epochs_of([0.99, 0.99], LEVEL)),
+        (HELPS[HELPS["method"] == "ce"], epochs_of([0.99, 0.99], LEVEL)),
+        (HELPS.assign(noise_rate=0.0), epochs_of([0.99, 0.99], LEVEL)),
+        (HELPS, epochs_of([0.99, 0.99], LEVEL, noise_rate=0.2)),
+        (HELPS, epochs_of([0.99, 0.99], LEVEL, method="nla")),
+    ],
+    ids=["unfitted", "rising", "control", "no control", "no noise", "no clean ce", "no ce"],
+)
+def test_gate_of_runs_that_cannot_tell(results, epochs):
+    gate = study_gate(results, epochs)
+    assert not gate.passed
+    assert str(gate).startswith("inconclusive: ")
+
+
+def test_validation_accuracy_may_fall():
+    """Where labels are memorised it does, and more epochs would teach no more."""
+    falling = [0.3, 0.5, 0.7, 0.7, 0.69, 0.68, 0.67, 0.66]
+    gate = study_gate(HELPS, epochs_of([0.99], falling))
+    assert gate.slope == pytest.approx(-0.01)
+    assert gate.passed
+
+
+def test_slope_is_of_the_last_quarter_alone():
+    course = [*RISING[:6], 0.7, 0.704]
+    assert study_gate(HELPS, epochs_of([0.99], course)).slope == pytest.approx(0.004)
+
+
+def test_fit_of_older_tables_is_that_of_training():
+    gate = study_gate(HELPS, epochs_of([0.8, 0.6], LEVEL, metric="accuracy_given"))
+    assert gate.fit == pytest.approx(0.7)
+    both = pd.concat(
+        [
+            epochs_of([0.8], LEVEL, metric="accuracy_given"),
+            epochs_of([0.95], LEVEL).query("metric != 'validation_overall_accuracy'"),
+        ]
+    )
+    assert study_gate(HELPS, both).fit == pytest.approx(0.95)
+    assert np.isnan(study_gate(HELPS, epochs_of([], LEVEL)).fit)

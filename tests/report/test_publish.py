@@ -1,0 +1,173 @@
+"""What the command line does with a study's tables: collect, show, publish, README."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from made_runs import LABELS, RESULTS, differences_of, write_run
+
+from nlalib import __main__ as command_line
+from nlalib.report import collect, publish, records
+from nlalib.report.frame import SETTING
+from nlalib.report.studies import read_study
+from nlalib.training.config import RunConfig
+
+STUDY = """\
+study: tiny
+title: A tiny study
+notebooks: {}
+fixed: {epochs: 4}
+grid: {method: [ce, nla], seed: [0, 1]}
+readme: table
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's root of its own; returns a function that runs one command there."""
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
+    for module in (publish, records):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
+    facts = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
+    monkeypatch.setattr(collect, "run_epoch_facts", lambda config, index: facts)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.yaml").write_text(STUDY)
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["nlalib", *words])
+        return command_line.main()
+
+    return tmp_path, run
+
+
+def test_collect_show_and_publish(project, capsys):
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    for command in ("show", "publish"):
+        assert run(command, study) == 1
+        assert "study-tiny/results.csv; run the study tiny" in capsys.readouterr().err
+    assert run("collect", study) == 1
+    assert "is not done; make it with" in capsys.readouterr().err
+    for method in ("ce", "nla"):
+        for seed in (0, 1):
+            better = (LABELS == 3) & (method == "nla")
+            write_run(RunConfig(epochs=4, method=method, seed=seed), [(LABELS < 2) | better] * 4)
+    assert run("collect", study) == 0
+    collected = root / "runs" / "study-tiny"
+    # Six decimals are enough for anything that is printed.
+    assert "0,accuracy_given,0.333333\n" in (collected / "epochs.csv").read_text()
+    assert run("show", study) == 0
+    shown = capsys.readouterr().out
+    assert "A tiny study" in shown
+    assert "mean of the last five" in shown
+    assert "gate inconclusive: ce fits 50.0% of its clean labels" in shown
+    assert "nla - ce, overall accuracy: +14.3 [+14.3, +14.3]" in shown
+    assert run("publish", study) == 0
+    for name, file in {"": "results", "_epochs": "epochs", "_differences": "differences"}.items():
+        published = root / "results" / f"tiny{name}.csv"
+        assert published.read_bytes() == (collected / f"{file}.csv").read_bytes()
+    predictions = pd.read_parquet(root / "results" / "predictions" / "tiny.parquet")
+    assert set(predictions["run_id"]) == set(read_study(study).runs)
+    # The table for readers is made of what is published alone, and says that it proves nothing.
+    shutil.rmtree(root / "runs")
+    section = publish.headline_section()
+    assert section.count("| data set |") == 1
+    assert "Gate of `tiny`: inconclusive" in section
+    assert "| inconclusive | tiny |" in publish.differences_section()
+    # And all of it can be made again without the runs.
+    assert run("collect", study) == 0
+    again = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
+    pd.testing.assert_frame_equal(again, pd.read_csv(root / "results" / "tiny.csv"))
+
+
+def test_an_unfinished_study_is_collected_so_far(project, capsys):
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    for method, seed in (("ce", 0), ("nla", 0), ("ce", 1)):
+        write_run(RunConfig(epochs=4, method=method, seed=seed), [LABELS < 2] * 4)
+    assert run("collect", study) == 1
+    assert "is not done" in capsys.readouterr().err
+    assert run("collect", study, "--so-far") == 0
+    assert "tiny: seeds 0; 2 runs of others left out" in capsys.readouterr().out
+    table = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
+    assert set(table["seed"]) == {0}
+
+
+def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
+    root, run = project
+    (root / "runs" / "study-tiny").mkdir(parents=True)
+    RESULTS.to_csv(root / "runs" / "study-tiny" / "results.csv", index=False)
+    assert run("publish", str(root / "configs" / "tiny.yaml")) == 1
+    assert "no " in (error := capsys.readouterr().err)
+    assert "study-tiny/epochs.csv; run the study tiny" in error
+    assert not (root / "results" / "tiny.csv").exists()
+
+
+HEADLINE, HEADLINE_END = publish.readme_marks("headline table")
+DIFFERENCES, DIFFERENCES_END = publish.readme_marks("differences")
+BOTH = f"{HEADLINE}{HEADLINE_END} {DIFFERENCES}{DIFFERENCES_END}"
+
+
+@pytest.fixture
+def published(project):
+    """The project with a published study."""
+    root, run = project
+    (root / "results").mkdir()
+    RESULTS.to_csv(root / "results" / "tiny.csv", index=False)
+    differences = differences_of("nla", 0.1, [("overall_accuracy", -1), ("mean_accuracy", 2)])
+    pd.DataFrame(differences).to_csv(root / "results" / "tiny_differences.csv", index=False)
+    columns = [*SETTING, "run_id", "seed", "epoch", "metric", "value"]
+    pd.DataFrame(columns=columns).to_csv(root / "results" / "tiny_epochs.csv", index=False)
+    return root, run
+
+
+def test_readme_changes_between_its_marks_alone(published):
+    root, run = published
+    before, between = "# Title\n\ntext | with | bars\n\n", "\n\nand the differences\n\n"
+    after = "\n\n## More\nlast line without end"
+    (root / "README.md").write_text(
+        f"{before}{HEADLINE}\nold table\n{HEADLINE_END}{between}"
+        f"{DIFFERENCES}\nold table\n{DIFFERENCES_END}{after}"
+    )
+    assert run("readme") == 0
+    first = (root / "README.md").read_text()
+    assert first.startswith(f"{before}{HEADLINE}\n")
+    assert f"\n{HEADLINE_END}{between}{DIFFERENCES}\n" in first
+    assert first.endswith(f"\n{DIFFERENCES_END}{after}")
+    assert "old table" not in first
+    assert "73.0 ± 3.6" in first.partition(between)[0]
+    assert "-1.0 [-2.0, +0.0]" in first.partition(between)[2]
+    assert first.count("| tiny |") == 6 + 1
+    assert run("readme") == 0
+    assert (root / "README.md").read_text() == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no marks", BOTH.replace(HEADLINE, ""), BOTH.replace(DIFFERENCES_END, ""), BOTH + BOTH,
+     f"{DIFFERENCES_END}{DIFFERENCES}{HEADLINE}{HEADLINE_END}"],
+    ids=repr,
+)  # fmt: skip
+def test_readme_without_its_marks_is_left_alone(published, capsys, text):
+    root, run = published
+    (root / "README.md").write_text(text)
+    assert run("readme") == 1
+    assert "README.md must hold once, in this order" in capsys.readouterr().err
+    assert (root / "README.md").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        ("tiny.csv", "no table in results/; publish a finished study first"),
+        ("tiny_differences.csv", "tiny_differences.csv; publish the finished study first"),
+    ],
+)
+def test_readme_without_published_results(published, capsys, removed, message):
+    root, run = published
+    (root / "README.md").write_text(BOTH)
+    (root / "results" / removed).unlink()
+    assert run("readme") == 1
+    assert message in capsys.readouterr().err
+    assert (root / "README.md").read_text() == BOTH
