@@ -128,14 +128,23 @@ def read_images(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return chosen
 
 
+def file_of(images: np.ndarray) -> Path | None:
+    """Return the file that holds just these images, if they are memory-mapped from one.
+
+    A part of a memory-mapped array has the file's name all the same, but not its content.
+    """
+    is_whole = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+    return Path(images.filename) if is_whole else None
+
+
 def images_digest(images: np.ndarray) -> str:
     """Return a digest of all images, in their order: 64 hexadecimal digits.
 
     It is made of a checksum (CRC-32) of each. A stored array carries it from when it was decoded,
     so nothing is read again.
     """
-    if isinstance(images, np.memmap) and images.filename and images.offset:
-        with Path(images.filename).open("rb") as file:
+    if stored := file_of(images):
+        with stored.open("rb") as file:
             file.seek(images.offset + images.nbytes)
             trailer = file.read()
         if len(trailer) == _TRAILER_BYTES:

@@ -11,7 +11,6 @@ may hang once threads run.
 """
 
 import argparse
-import mmap
 import os
 import subprocess
 import sys
@@ -26,7 +25,8 @@ import pandas as pd
 import torch
 import yaml
 
-from nlalib.data.pixels import image_array
+from nlalib.data.content import compare_content
+from nlalib.data.pixels import file_of, image_array
 from nlalib.data.splits import load_dataset
 from nlalib.paths import ROOT
 from nlalib.training.config import RunConfig
@@ -82,6 +82,8 @@ def train(
     """
     report = report if report and is_first_process() else lambda line: None
     require_device(config.device)  # also where there is nothing left to do
+    if is_first_process():
+        compare_content(config.folder, index, images)
     if config.is_done:
         if is_first_process():
             already_done(config, report)
@@ -148,15 +150,6 @@ def train_in_processes(
                 f"{config.processes} processes training {config.run_id} ended with status "
                 f"{process.returncode}:\n{errors.read()[-3000:]}"
             )
-
-
-def file_of(images: np.ndarray) -> Path | None:
-    """Return the file that holds just these images, if they are memory-mapped from one.
-
-    A part of a memory-mapped array has the file's name all the same, but not its content.
-    """
-    is_whole = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
-    return Path(images.filename) if is_whole else None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
+from nlalib.data.content import compare_content, record_content
 from nlalib.data.splits import HELD_OUT, TRAIN
 from nlalib.networks.masked_autoencoder import (
     EpochMasks,
@@ -153,6 +154,7 @@ def pretrain(
     """
     report = report or (lambda line: None)
     require_device(config.device)  # also where there is nothing left to do
+    compare_content(config.folder, index, images)
     with config.locked():
         if config.is_done:
             already_done(config, report)
@@ -178,6 +180,7 @@ class PretrainingRun(ResumableRun):
     ):
         super().__init__(config, accelerator, report)
         self.write_beginning()
+        record_content(self.folder, index, images)
         self.parts = {part: np.flatnonzero(index["part"] == part) for part in (TRAIN, HELD_OUT)}
         self.images = DeviceImages(images, accelerator.device)
         self.learned = random_autoencoder(config).to(accelerator.device)

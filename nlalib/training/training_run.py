@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from nlalib.data.content import record_content
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.splits import HELD_OUT, TEST, TRAIN, class_votes
 from nlalib.files import join_tables
@@ -73,6 +74,7 @@ class TrainingRun(ResumableRun):
         self.parts = {p: np.flatnonzero(index["part"] == p) for p in (TRAIN, HELD_OUT, TEST)}
         self.write_beginning()
         if self.writes:
+            record_content(self.folder, index, images)
             write_samples(self.folder, index)
         device = accelerator.device
         kept = None if config.images_on_device == "auto" else False

@@ -92,7 +92,15 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 
 def test_finished_run_holds_its_files_and_nothing_that_only_a_resumption_needs(finished):
-    wanted = {".lock", "config.json", "environment.json", "timing.csv", "samples.parquet", "done"}
+    wanted = {
+        ".lock",
+        "config.json",
+        "content.json",
+        "environment.json",
+        "timing.csv",
+        "samples.parquet",
+        "done",
+    }
     wanted |= set(RESULTS)
     assert {file.name for file in finished.iterdir()} == wanted
     assert finished.name == TINY.run_id

@@ -275,7 +275,15 @@ def test_no_weight_is_idle_but_the_classifier():
 
 def test_finished_run_holds_its_files(tiny, finished):
     _, folder = finished
-    wanted = {".lock", "config.json", "environment.json", "timing.csv", "done", *RESULTS}
+    wanted = {
+        ".lock",
+        "config.json",
+        "content.json",
+        "environment.json",
+        "timing.csv",
+        "done",
+        *RESULTS,
+    }
     assert {file.name for file in folder.iterdir()} == wanted
     config = json.loads((folder / "config.json").read_text())
     assert config.pop("identity") == tiny.identity
