@@ -9,6 +9,11 @@ CONFIG ?= configs/embedded.yaml
 # getconf, as nproc obeys OMP_NUM_THREADS and macOS lacks it.
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 
+# Tests run side by side, those of one file or notebook in one process, in their order. Each process
+# holds PyTorch: more than four gain little.
+TESTERS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
+SIDE_BY_SIDE = -n $(TESTERS) --dist loadfile
+
 # What `make study` runs; `make study STUDY='snakemake --dry-run ...'` to look before. A run's id says
 # what it is, so an edited Snakefile makes no finished run stale. Runs are locked by the training
 # itself; snakemake's lock would outlive a killed study.
@@ -50,18 +55,21 @@ readme: $(VENV)/.installed  ## write the tables of README.md, from those of resu
 # The notebooks' part runs on the CPU, as the committed outputs do, and writes figures and decoded
 # images to a temporary folder; tests/check_figures.py then compares those with the committed ones.
 # pyproject.toml asks for quiet; --verbosity=0 brings pytest's full closing line back.
-test: $(VENV)/.installed  ## style, unit tests, then every notebook against its stored outputs
+test: $(VENV)/.installed  ## style, types, unit tests, then every notebook against its stored outputs
 	@$(IN_VENV) stage() { name="$$1"; shift; echo; echo "== $$name"; "$$@" || { \
 			echo; echo "make test failed at $$name"; exit 1; }; }; \
 	folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; export OMP_NUM_THREADS=1; \
-	stage "1/4 style: errors" ruff check . && \
-	stage "2/4 style: layout" ruff format --check . && \
-	stage "3/4 unit tests" python -m pytest --verbosity=0 tests && \
+	stage "1/7 style: errors" ruff check . && \
+	stage "2/7 style: layout" ruff format --check . && \
+	stage "3/7 imports go one way" lint-imports --no-logo && \
+	stage "4/7 types" mypy && \
+	stage "5/7 unit tests" python -m pytest --verbosity=0 $(SIDE_BY_SIDE) tests && \
 	export NLA_FIGURES="$$folder/figures" NLA_CACHE="$$folder/cache" \
 		NLA_RUNS="$$folder/runs" CUDA_VISIBLE_DEVICES= && \
-	stage "4/4 notebooks" python -m pytest --verbosity=0 --nbval --nbval-current-env \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 \
-		notebooks tests/check_figures.py
+	stage "6/7 notebooks" python -m pytest --verbosity=0 $(SIDE_BY_SIDE) --nbval \
+		--nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+		--nbval-cell-timeout 300 notebooks && \
+	stage "7/7 figures" python -m pytest --verbosity=0 tests/check_figures.py
 
 lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... are its own
 	@$(IN_VENV) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
@@ -91,7 +99,7 @@ lock:  ## remake constraints.txt from pyproject.toml with the newest versions th
 	cp "$$folder/pins" constraints.txt; git diff --stat -- constraints.txt
 
 clean:  ## remove caches of the tools; never .venv, runs/ or data/
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache
 	find $(wildcard nlalib tests scripts notebooks benchmarks) -depth \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 

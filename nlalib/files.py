@@ -65,8 +65,8 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
         if number in _REFUSED:
             raise _Told(
                 number,
-                f"{path} cannot be written ({error.strerror}). Change its owner or mode, or name "
-                "another folder by NLA_RUNS (runs) or NLA_CACHE (decoded images)",
+                f"{path} cannot be written ({os.strerror(number)}). Change its owner or mode, or "
+                "name another folder by NLA_RUNS (runs) or NLA_CACHE (decoded images)",
             ) from error
         raise
 

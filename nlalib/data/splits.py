@@ -125,13 +125,13 @@ def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray
     FileNotFoundError, ValueError
         If there is no such file, or it lacks images or classes.
     """
-    path = resolve(path)
-    if not path.is_file():
+    file = resolve(path)
+    if not file.is_file():
         raise FileNotFoundError(
-            f"no scores at {path}; `python -m nlalib scores RUN_ID` writes them, of the training "
+            f"no scores at {file}; `python -m nlalib scores RUN_ID` writes them, of the training "
             "images of a finished run"
         )
-    table = pd.read_parquet(path).set_index("image_id")
+    table = pd.read_parquet(file).set_index("image_id")
     columns = [f"p_{name}" for name in expressions(num_classes)]
     missing = [column for column in columns if column not in table]
     if missing:

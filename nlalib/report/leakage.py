@@ -96,7 +96,7 @@ def _compare(predictions: pd.DataFrame, leaked: list[str], run: RunConfig) -> di
     is_leaked = test["image_id"].isin(leaked)
     parts = {"": test, "_leaked": test[is_leaked], "_without": without_leaked(test, leaked)}
     columns = [f"p_{name}" for name in expressions(run.num_classes)]
-    facts = {"test_images": len(test), "leaked": int(is_leaked.sum())}
+    facts: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
     for ending, part in parts.items():
         if part.empty:
             found = dict.fromkeys(METRICS, float("nan"))
