@@ -1,5 +1,6 @@
 """Checkpoints: what a run needs to go on, written whole and read with care."""
 
+import io
 import pickle
 from pathlib import Path
 
@@ -22,13 +23,10 @@ def write_checkpoint(path: Path, state: dict) -> None:
         If the disk is full, a limit of file sizes or a quota is reached, or the folder cannot be
         written; the checkpoint that was there stays.
     """
-
-    def write(unfinished: Path) -> None:
-        # Through Python's file: PyTorch's own writer hides the number of the system's error.
-        with unfinished.open("wb") as file:
-            torch.save(state, file)
-
-    write_atomically(path, write)
+    # In memory first: PyTorch's own writer hides the number of the system's error.
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(content.getbuffer()))
 
 
 def read_checkpoint(path: Path, config: RunParameters) -> dict:

@@ -95,7 +95,7 @@ class TrainingRun(ResumableRun):
             self.learned.model.compile()  # in place: the names of the weights stay
         steps = len(batches_of(config, targets["labels"], 0))
         optimizer, self.scheduler, self.each_batch = make_optimizer(
-            self.learned, config, steps, capturable=not obstacle
+            self.learned, config, steps, capturable=not obstacle and device.type == "cuda"
         )
         self.wrapped, self.optimizer = accelerator.prepare(self.learned, optimizer)
         self.recorded = None

@@ -30,6 +30,25 @@ def jensen_shannon(logits: Tensor, logits_flipped: Tensor) -> Tensor:
     return divergence.sum(dim=1) / 2
 
 
+def absolute_difference(logits: Tensor, logits_flipped: Tensor) -> Tensor:
+    """Return the L1 distance of the two predictions, sum_c |p_c - q_c|, for each sample.
+
+    One of the terms that the authors tried: the released script's `--exp_name` still lists the
+    experiments NAW_CAM, NAW_L1, L1, CAM and JSD, whose notebook was deleted (jungyu0413/NLA at
+    7c3dec7). Their formula is not known; this is the plainest reading, and untuned.
+
+    Parameters
+    ----------
+    logits, logits_flipped : Tensor, (N, K) float
+
+    Returns
+    -------
+    Tensor, (N,) float
+        From 0 to 2.
+    """
+    return (logits.softmax(dim=1) - logits_flipped.softmax(dim=1)).abs().sum(dim=1)
+
+
 def released_consistency(logits: Tensor, logits_flipped: Tensor) -> Tensor:
     """Return the released code's term, a scalar that is *summed* over the batch.
 

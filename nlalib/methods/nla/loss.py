@@ -3,10 +3,14 @@
 from torch import Tensor
 from torch.nn import functional
 
-from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
+from nlalib.methods.nla.consistency import (
+    absolute_difference,
+    jensen_shannon,
+    released_consistency,
+)
 from nlalib.methods.nla.weights import NAWVariant, naw_loss
 
-CONSISTENCIES = ("jensen_shannon", "released", "none")
+CONSISTENCIES = ("jensen_shannon", "released", "l1", "none")
 
 
 def own_consistency(variant: str | NAWVariant) -> str:
@@ -41,10 +45,10 @@ def nla_loss(
         lambda, from 0 to 1; 0.5 in the paper.
     weighting : bool
         False takes w = 0: plain cross-entropy with the regulariser.
-    consistency : {"jensen_shannon", "released", "none"} or None
-        L_reg: the mean Jensen-Shannon divergence, the released sum over the batch, or nothing;
-        "none" returns mean((1 + w) CE), without lambda. None stands for the variant's own: the
-        divergence for the paper's, the released sum for the released ones.
+    consistency : {"jensen_shannon", "released", "l1", "none"} or None
+        L_reg: the mean Jensen-Shannon divergence, the released sum over the batch, the mean L1
+        distance, or nothing; "none" returns mean((1 + w) CE), without lambda. None stands for the
+        variant's own: the divergence for the paper's, the released sum for the released ones.
     """
     if not 0 <= trade_off <= 1:
         raise ValueError(f"trade_off is {trade_off}; lambda lies between 0 and 1")
@@ -61,6 +65,8 @@ def nla_loss(
         return weighted
     if consistency == "released":
         regulariser = released_consistency(logits, logits_flipped)
+    elif consistency == "l1":
+        regulariser = absolute_difference(logits, logits_flipped).mean()
     else:
         regulariser = jensen_shannon(logits, logits_flipped).mean()
     return trade_off * weighted + (1 - trade_off) * regulariser

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.checks import checked_number
+from nlalib.methods.eac import mirror_differences
 from nlalib.methods.nla.loss import CONSISTENCIES, nla_loss, own_consistency
 from nlalib.methods.nla.weights import VARIANTS, diagonal_covariance, naw_variant, naw_weights
 
@@ -23,8 +24,10 @@ class NLA(Method):
         lambda, from 0 to 1.
     weighting : bool
         False takes plain cross-entropy in place of (1 + w) CE.
-    consistency : {"jensen_shannon", "released", "none"}
-        "none" also drops lambda: with it the loss is (1 + w) CE alone, of one view.
+    consistency : {"jensen_shannon", "released", "l1", "cam", "none"}
+        "none" also drops lambda: with it the loss is (1 + w) CE alone, of one view. "l1" and "cam"
+        are terms that the authors tried (see `absolute_difference`), untuned; "cam" is EAC's, the
+        mean squared difference of class activation maps, of which one is mirrored.
     false_case : {"paper", "released_2025_05", "v_naw"}
         Whose covariance the False case takes.
     true_ratio, false_ratio : float
@@ -56,10 +59,9 @@ class NLA(Method):
             raise ValueError(f"unknown variant {variant!r} of nla; known are {', '.join(known)}")
         if type(trade_off) not in (int, float) or not 0 <= trade_off <= 1:
             raise ValueError(f"trade_off of nla is {trade_off!r}; lambda lies between 0 and 1")
-        if consistency not in (None, *CONSISTENCIES):
-            raise ValueError(
-                f"consistency of nla is {consistency!r}; known are {', '.join(CONSISTENCIES)}"
-            )
+        terms = (*CONSISTENCIES, "cam")
+        if consistency not in (None, *terms):
+            raise ValueError(f"consistency of nla is {consistency!r}; known are {', '.join(terms)}")
         if consistency == "none" and trade_off != 0.5:
             raise ValueError(
                 f"nla has trade_off={trade_off} as well as consistency='none', which drops lambda"
@@ -105,9 +107,12 @@ class NLA(Method):
             output.labels,
             trade_off=self.trade_off,
             weighting=self.weighting,
-            consistency=self.consistency,
+            consistency="none" if self.consistency == "cam" else self.consistency,
             **schedule,
         )
+        if self.consistency == "cam":
+            distance = mirror_differences(output).mean()
+            loss = self.trade_off * loss + (1 - self.trade_off) * distance
         # The weights of March 2025 belong to pairs of samples, and recorded is one a sample.
         if not self.weighting or self.variant == "released_2025_03":
             return loss, {}

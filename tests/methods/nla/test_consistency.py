@@ -12,12 +12,12 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
 from nla_by_hand import released_consistency as released_by_hand
-from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
+from nlalib.methods.nla.consistency import absolute_difference, jensen_shannon, released_consistency
 from places import GOLDEN_FOLDER
 
 GOLDEN = json.loads((GOLDEN_FOLDER / "nla_released.json").read_text())["cases"]
-both_terms = pytest.mark.parametrize("term", [jensen_shannon, released_consistency])
 LARGE = 1e4
+both_terms = pytest.mark.parametrize("term", [jensen_shannon, released_consistency])
 
 
 def two_views(n: int, k: int = 7, seed: int = 0, spread: float = 3.0):
@@ -124,3 +124,15 @@ def test_float32_agrees_with_float64(term):
     torch.testing.assert_close(
         term(z.float(), z_flipped.float()).double(), term(z, z_flipped), rtol=1e-4, atol=1e-5
     )
+
+
+def test_l1_distance_is_a_plain_loop():
+    z, z_flipped = two_views(5)
+    p, q = softmax(z.numpy(), axis=1), softmax(z_flipped.numpy(), axis=1)
+    for found, one, other in zip(absolute_difference(z, z_flipped), p, q, strict=True):
+        assert float(found) == pytest.approx(
+            sum(abs(a - b) for a, b in zip(one, other, strict=True))
+        )
+    sure, opposite = torch.eye(2) * LARGE, torch.eye(2).flip(0) * LARGE
+    assert absolute_difference(sure, opposite).tolist() == [2, 2]
+    assert absolute_difference(sure, sure).tolist() == [0, 0]

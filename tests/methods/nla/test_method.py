@@ -177,3 +177,36 @@ def test_trade_off_is_checked_before_any_work(value):
 def test_unknown_variant_lists_the_known():
     with pytest.raises(ValueError, match="variant 'papre' of nla; known are paper, released_2025"):
         make_method("nla", {"variant": "papre"})
+
+
+@pytest.mark.parametrize("weighting", [True, False])
+@pytest.mark.parametrize("term", ["l1", "cam"])
+def test_terms_that_the_authors_tried_take_the_place_of_the_divergence(output, term, weighting):
+    """lambda (weighted cross-entropy) + (1 - lambda) term, the term by plain loops."""
+    settings = {"weighting": weighting, "trade_off": 0.3, "consistency": term}
+    method = make_method("nla", settings)
+    assert method.two_views
+    assert not method.sums_over_batch
+    plain = make_method("nla", {"weighting": weighting, "consistency": "none"})(output)[0].item()
+    terms = []
+    if term == "l1":
+        for first, second in zip(output.logits, output.logits_flipped, strict=True):
+            p, q = first.softmax(0).tolist(), second.softmax(0).tolist()
+            terms.append(sum(abs(a - b) for a, b in zip(p, q, strict=True)))
+    else:
+        weight, side = output.classifier.weight.tolist(), output.feature_map.shape[3]
+        first, second = output.feature_map.tolist(), output.feature_map_flipped.tolist()
+        for one, other in zip(first, second, strict=True):
+            for row in weight:
+                for y in range(len(one[0])):
+                    for x in range(side):
+                        cam = sum(w * m[y][x] for w, m in zip(row, one, strict=True))
+                        mirrored = sum(
+                            w * m[y][side - 1 - x] for w, m in zip(row, other, strict=True)
+                        )
+                        terms.append((cam - mirrored) ** 2)
+    wanted = 0.3 * plain + 0.7 * sum(terms) / len(terms)
+    loss, facts = method(output)
+    assert loss.item() == pytest.approx(wanted, rel=1e-4)
+    assert ("weight" in facts) == weighting
+    loss.backward()
