@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nlalib.paths import cache_folder, runs_folder
+
 
 class _Told(OSError):
     """An error that names the path and the next step already."""
@@ -59,16 +61,24 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
             raise _Told(
                 number or errno.ENOSPC,
                 f"no room to write {path}: {wanted}{free:,} bytes are free ({error}). Free some, "
-                "or name a folder on another disk by NLA_RUNS (runs) or NLA_CACHE (decoded "
-                "images), and start again: what was finished before is whole",
+                f"or {_elsewhere(path)}, and start again: what was finished before is whole",
             ) from error
         if number in _REFUSED:
             raise _Told(
                 number,
                 f"{path} cannot be written ({os.strerror(number)}). Change its owner or mode, or "
-                "name another folder by NLA_RUNS (runs) or NLA_CACHE (decoded images)",
+                f"{_elsewhere(path)}",
             ) from error
         raise
+
+
+def _elsewhere(path: Path) -> str:
+    """Return how the user names another place for `path`."""
+    folders = {"NLA_CACHE": cache_folder(), "NLA_RUNS": runs_folder()}
+    for variable, folder in folders.items():
+        if path == folder or folder in path.parents:
+            return f"name a folder on another disk by {variable}"
+    return "give another folder"
 
 
 def free_bytes(path: Path) -> int:

@@ -61,7 +61,7 @@ def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
         unfinished.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    message = r"no room to write .*file\.json: [\d,]+ bytes are free .*Free some, or .* NLA_RUNS"
+    message = r"no room to write .*file\.json: [\d,]+ bytes are free .*or give another folder"
     with pytest.raises(OSError, match=message) as told:
         write_atomically(path, fail)
     assert told.value.errno == errno.ENOSPC

@@ -133,8 +133,9 @@ def file_of(images: np.ndarray) -> Path | None:
 
     A part of a memory-mapped array has the file's name all the same, but not its content.
     """
-    is_whole = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
-    return Path(images.filename) if is_whole else None
+    if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+        return Path(images.filename)  # type: ignore[attr-defined]
+    return None
 
 
 def images_digest(images: np.ndarray) -> str:
@@ -145,7 +146,7 @@ def images_digest(images: np.ndarray) -> str:
     """
     if stored := file_of(images):
         with stored.open("rb") as file:
-            file.seek(images.offset + images.nbytes)
+            file.seek(images.offset + images.nbytes)  # type: ignore[attr-defined]
             trailer = file.read()
         if len(trailer) == _TRAILER_BYTES:
             return trailer[:_SEAL_BYTES].hex()

@@ -35,7 +35,7 @@ from nlalib.data.index import LANDMARK_COLUMNS, POINT_COLUMNS
 from nlalib.data.sets.base import IMAGE_ENDINGS
 from nlalib.data.sets.fer2013_table import TABLE_MARK
 from nlalib.data.sets.rendered import RENDERED_MARK
-from nlalib.files import locked, write_atomically, write_json
+from nlalib.files import locked, write_atomically, write_json, writing
 from nlalib.prepare.alignment import TEMPLATE, align_face, warp_image
 from nlalib.prepare.face_detector import find_face
 
@@ -121,7 +121,8 @@ def align_images(
     with _sole_writer(root, output):
         _check_settings(output, size, landmarks)
         for folder in {(output / name).parent for name in rows["output"]}:
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         reader = ImageReader(root, rows["path"], size)
         batch = _Batch(root, output, size, landmarks, in_pixels, reader)
         jobs = list(zip(rows["path"], rows["output"], points, strict=True))
@@ -239,7 +240,8 @@ def _sole_writer(root: Path, output: Path) -> Iterator[None]:
     """Keep other batches, and the set's own folder, out of it."""
     if output.resolve() == root.resolve():
         raise ValueError(f"{output} is the set's own folder; align into another one")
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     holds = [path.name for path in output.iterdir()]
     if holds and SETTINGS_FILE not in holds and ".lock" not in holds:
         raise ValueError(f"{output} holds {holds[0]} and no aligned images; give an empty folder")

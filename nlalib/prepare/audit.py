@@ -79,6 +79,9 @@ def audit_dataset(
     try:
         index, dropped = data_set.read_all(root)
         others = data_set.other_counts(root)
+    except PermissionError as error:
+        text = f"{error.filename} may not be read by this user: change its mode or owner"
+        return {**head, "verdict": UNREADABLE, "deviations": [text]}
     except (OSError, ValueError) as error:
         return {**head, "verdict": UNREADABLE, "deviations": [str(error)]}
     counts = _counts(index, expected, others)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nlalib.data.candidates import VOTE_RULES
 from nlalib.data.choice import CandidateChoice, DataChoice
+from nlalib.data.sets import SETS
 from nlalib.files import file_digest
 from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import resolve, runs_folder
@@ -130,6 +131,13 @@ class RunConfig(RunParameters):
         from_votes = "votes" in method.needs or (
             "candidates" in method.needs and self.candidate_rule in VOTE_RULES
         )
+        if from_votes and not self.data.set.has_votes:
+            having = [name for name, data_set in SETS.items() if data_set.has_votes]
+            raise ValueError(
+                f"method {self.method!r} with candidate_rule {self.candidate_rule!r} learns from "
+                f"annotators' votes, which {self.data.set.title} has not: take one of "
+                f"{', '.join(having)}, or for methods on candidates the rule 'random' or 'model'"
+            )
         if self.noise_rate and from_votes:
             raise ValueError(
                 f"noise_rate is {self.noise_rate}, but method {self.method!r} learns from votes, "

@@ -87,6 +87,8 @@ def test_each_image_and_their_order_count(tmp_path):
     assert len(found) == 3 + len(images)
     for part in (slice(2, 9), slice(None, None, -1)):
         assert images_digest(stored[part]) == images_digest(images[part])
+    np.save(tmp_path / "plain.npy", images)  # which has no digest behind its images
+    assert images_digest(np.load(tmp_path / "plain.npy", mmap_mode="r")) == images_digest(images)
     parts = content_of(index.assign(part="train"), images)
     assert parts["labels"] != content_of(index, images)["labels"]
 

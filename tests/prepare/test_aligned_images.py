@@ -343,3 +343,13 @@ def test_command_counts_and_fails_where_an_image_cannot_be_read(
     monkeypatch.setattr(sys, "argv", [*words.split(), "given"])
     assert main() == 1
     assert "no landmarks that could be given" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    output = tmp_path / "file" / "inside"
+    monkeypatch.setattr(sys, "argv", ["nlalib", "align", "rendered", "--output", str(output)])
+    assert main() == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: [Errno 20] {output} cannot be written (Not a directory)")
+    assert told.endswith("give another folder")

@@ -263,3 +263,26 @@ def test_command_prints_writes_and_exits_by_the_verdict(tmp_path, monkeypatch, c
     assert [path.name for path in report.parent.iterdir()] == [report.name]
     with pytest.raises(ValueError, match="unknown data set 'raf'"):
         audit_dataset("raf", tmp_path)
+
+
+def test_verdict_is_told_although_the_report_cannot_be_kept(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "file" / "runs"))
+    assert main(["rafdb", "--root", str(write_rafdb(tmp_path / "set"))]) == 0
+    told = capsys.readouterr()
+    assert told.out.rstrip().endswith("verdict: fits")
+    assert "the report is not kept: " in told.err
+    assert "name a folder on another disk by NLA_RUNS" in told.err
+
+
+def test_a_list_that_may_not_be_read_is_one_line_with_the_remedy(tmp_path, monkeypatch, capsys):
+    """Raised in place of the system, which lets an administrator read everything."""
+    path = write_rafdb(tmp_path / "set") / LABEL_FILE
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    found = audit_dataset("rafdb", tmp_path / "set")
+    assert found["verdict"] == "cannot be read"
+    assert found["deviations"] == [f"{path} may not be read by this user: change its mode or owner"]

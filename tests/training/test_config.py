@@ -168,6 +168,14 @@ def test_value_out_of_range_is_refused(name, value):
         ({"imbalance_factor": 10.0}, "imbalance_factor is for sets of photographs"),
         ({"candidate_rule": "share"}, "candidate_threshold are .*'nla' learns from labels"),
         ({"method": "ce", "candidate_threshold": 2.0}, "leave them at"),
+        (
+            {"method": "ldl", "dataset": "rafdb"},
+            "'ldl' .* learns from annotators' votes, which RAF-DB has not: take one of rendered, f",
+        ),
+        (
+            {"method": "cc", "dataset": "affectnet"},
+            "'cc' with candidate_rule 'count' .* which AffectNet has not.*'random' or 'model'",
+        ),
         ({"method": "ldl", "noise_rate": 0.1}, "'ldl' learns from votes, which the noise leaves"),
         ({"method": "cc", "noise_rate": 0.1}, "'cc' learns from votes.* look immune"),
     ],

@@ -100,6 +100,9 @@ def test_missing_file_images_and_classes_are_named(taught, tmp_path):
     table[table["image_id"] != rows["image_id"].iloc[1]].to_parquet(tmp_path / "fewer")
     with pytest.raises(ValueError, match=rf"lacks 1 of 160 .*first {rows['image_id'].iloc[1]}: "):
         candidates_of(student(tmp_path / "fewer", 2), rows)
+    table.assign(p_fear=np.inf).to_parquet(tmp_path / "infinite")
+    with pytest.raises(ValueError, match=r"scores of 160 images that are not finite.*write the sc"):
+        candidates_of(student(tmp_path / "infinite", 2), rows)
     table.drop(columns="p_fear").to_parquet(tmp_path / "without")
     with pytest.raises(ValueError, match="lacks p_fear: its run has other classes"):
         candidates_of(student(tmp_path / "without", 2), rows)
