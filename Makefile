@@ -91,7 +91,7 @@ lock:  ## remake constraints.txt from pyproject.toml with the newest versions th
 		"make lock PYTHON=python3.11")'; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check --dry-run \
-		--ignore-installed --report "$$folder/report.json" ".[test,lab]" $(LOCK_ALSO); \
+		--ignore-installed --report "$$folder/report.json" ".[test,export,lab]" $(LOCK_ALSO); \
 	"$$folder/venv/bin/python" -c 'import json, sys; \
 		found = [item["metadata"] for item in json.load(open(sys.argv[1]))["install"]]; \
 		pins = {"%(name)s==%(version)s" % one for one in found if one["name"] != "nlalib"}; \
@@ -137,7 +137,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		echo "Making $(VENV) (Python $$found) with pip: some minutes and about 6 GB the first time ..."; \
 		mkdir -p "$(VENV)"; touch "$(VENV)/.installing"; "$$python" -m venv "$(VENV)"; \
 	fi; \
-	$(PIP_INSTALL) -e ".[test]"; \
+	$(PIP_INSTALL) -e ".[test,export]"; \
 	mkdir -p "$(VENV)/ipython/profile_default"; \
 	echo 'c.IPKernelApp.log_level = 40  # silences the notice that kernels talk over plain TCP' \
 		> "$(VENV)/ipython/profile_default/ipython_kernel_config.py"; \
@@ -145,4 +145,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-lab: $(VENV)/.installed
 	@set -e; echo "Adding JupyterLab to $(VENV) ..."; touch "$(VENV)/.installing"; \
-	$(PIP_INSTALL) -e ".[test,lab]"; rm "$(VENV)/.installing"; pwd > "$@"
+	$(PIP_INSTALL) -e ".[test,export,lab]"; rm "$(VENV)/.installing"; pwd > "$@"

@@ -13,12 +13,18 @@ robustness CONFIG
 scores RUN_ID    write what a finished run makes of its training images, for candidate sets
 leakage CONFIG   write how much finished runs owe to test images that they trained on
 audit DATASET    compare an unpacked set with what is published (audit --help says more)
+predict RUN_ID IMAGE...
+                 what a finished run makes of photographs (`predict --help`)
+export RUN_ID FOLDER
+                 its weights, a model card and an ONNX file, for other programs
 readme           write the tables of README.md, from those of results/
 align DATASET    align all faces of a set into a folder (`align --help`)
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from nlalib.data.splits import load_dataset
 from nlalib.paths import display_path
@@ -53,6 +59,39 @@ def scores(run_id: str) -> None:
     print(f"wrote {display_path(write_scores(run_id))}")
 
 
+def predict(arguments: list[str]) -> None:
+    """Print what a finished run makes of photographs, and draw it where that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m nlalib predict")
+    parser.add_argument("run_id", help="a finished run: a folder of runs/")
+    parser.add_argument("images", nargs="+", type=Path, help="JPEG, PNG, BMP or TIFF files")
+    parser.add_argument("--as-is", action="store_true", help="the files are crops of faces already")
+    parser.add_argument("--picture", type=Path, help="PNG file to draw faces and probabilities in")
+    given = parser.parse_args(arguments)
+    from nlalib.training import use  # what trains takes seconds to import
+
+    table, faces = use.predict_files(given.run_id, given.images, given.as_is)
+    print(table.to_string(index=False, na_rep="no face", float_format="{:.3f}".format))
+    if given.picture and faces:
+        use.draw_predictions(table, faces, given.picture)
+        print(f"drew {display_path(given.picture)}")
+    print(use.WARNING, file=sys.stderr)
+
+
+def export(arguments: list[str]) -> None:
+    """Write a finished run's weights, model card and ONNX file."""
+    parser = argparse.ArgumentParser(prog="python -m nlalib export")
+    parser.add_argument("run_id", help="a finished run: a folder of runs/")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--no-onnx", action="store_true", help="weights and card alone")
+    given = parser.parse_args(arguments)
+    from nlalib.training import use  # what trains takes seconds to import
+
+    written = use.export(given.run_id, given.folder, onnx=not given.no_onnx)
+    print(f"wrote {', '.join(map(display_path, written))}")
+
+
+# With arguments of their own.
+OWN_ARGUMENTS = {"predict": predict, "export": export}
 COMMANDS = {
     "check": check,
     "collect": collect,
@@ -74,6 +113,8 @@ def main() -> int:
         )
 
         return aligned_sets.main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in OWN_ARGUMENTS:
+        return _told(OWN_ARGUMENTS[sys.argv[1]], sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m nlalib",
         description=__doc__,
@@ -83,14 +124,18 @@ def main() -> int:
     parser.add_argument("config", metavar="CONFIG", nargs="?", default="configs/embedded.yaml")
     parser.add_argument("--so-far", action="store_true", help="collect: leave out unfinished seeds")
     arguments = parser.parse_args()
+    if arguments.command == "readme":
+        return _told(readme)
+    if arguments.command == "collect":
+        return _told(collect, arguments.config, arguments.so_far)
+    return _told(COMMANDS[arguments.command], arguments.config)
+
+
+def _told(command: Callable, *given) -> int:
+    """Run a command; an error is one line and an exit status."""
     try:
-        if arguments.command == "readme":
-            readme()
-        elif arguments.command == "collect":
-            collect(arguments.config, so_far=arguments.so_far)
-        else:
-            COMMANDS[arguments.command](arguments.config)
-    except (OSError, ValueError, TypeError) as error:
+        command(*given)
+    except (OSError, ValueError, TypeError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,261 @@
+"""What a finished run is good for afterwards: a look at new faces, and files for other programs.
+
+A network of this study is no product. It was trained on one set of web photographs to compare
+methods; it is wrong often, more often for rare expressions, and what a face shows is not what a
+person feels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nlalib.data.image_files import eight_bits, open_image
+from nlalib.data.labels import expressions
+from nlalib.files import write_atomically
+from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
+from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
+from nlalib.networks.registry import build_model
+from nlalib.paths import runs_folder
+from nlalib.prepare.alignment import align_face
+from nlalib.prepare.face_detector import find_face
+from nlalib.training.checkpoint import write_weights
+from nlalib.training.config import RunConfig, read_config
+
+WARNING = (
+    "A network of this study is no product: it was trained to compare methods on one set of "
+    "photographs, errs often, and what a face shows is not what a person feels."
+)
+_ONNX_TOLERANCE = 1e-4
+
+
+class Classifier(nn.Module):
+    """From grey levels to probabilities: a finished run with its normalisation built in.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    method : Method
+        By whose `predict` images are judged.
+    """
+
+    def __init__(self, network: nn.Module, method: Method):
+        super().__init__()
+        self.network, self.method = network, method
+        # `normalise` with constants of its own, as PyTorch's export does not see those made inside.
+        for name, values in (("mean", MEAN), ("deviation", STANDARD_DEVIATION)):
+            levels = 255 * torch.tensor(values).view(1, 3, 1, 1)
+            self.register_buffer(name, levels, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities, (N, K), of images, (N, 3, H, W) float32 of 0 to 255, RGB."""
+        seen = self.network((images - self.mean) / self.deviation)
+        output = ModelOutput(
+            logits=seen.logits.float(),
+            logits_flipped=None,
+            labels=None,
+            epoch=0,
+            epochs=1,
+            features=seen.features,
+            feature_map=seen.feature_map,
+            classifier=self.network.fc,
+        )
+        return self.method.predict(output).float().softmax(dim=1)
+
+
+def load_classifier(run_id: str) -> tuple[RunConfig, Classifier]:
+    """Return a finished run's parameters and its network, on the CPU; its data set is not needed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no finished run of that name.
+    """
+    config = read_config(runs_folder() / run_id)
+    network = build_model(config.backbone, config.num_classes, config.seed)
+    network.load_state_dict(load_file(config.folder / "weights.safetensors"))
+    method = make_method(config.method, config.method_settings)
+    samples = pd.read_parquet(config.folder / "samples.parquet").query("part == 'train'")
+    labels = torch.from_numpy(samples["label"].to_numpy(np.int64, copy=True))
+    # What a method learns from shapes its heads, and no more is asked of it here.
+    of_all = torch.ones(len(labels), config.num_classes)
+    method.setup(
+        TrainingSet(
+            labels=labels,
+            num_classes=config.num_classes,
+            num_features=network.fc.in_features,
+            votes=of_all,
+            candidates=of_all.bool(),
+        )
+    )
+    own = config.folder / "method.safetensors"
+    if own.exists():
+        method.load_state_dict(load_file(own))
+    return config, Classifier(network, method).eval()
+
+
+def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
+    """Return the largest face of an image file, aligned, (size, size, 3) uint8; None without one.
+
+    `as_is` takes the whole image, for files that are crops of faces already.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no image of a kind that is opened.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no image at {path}")
+    try:
+        image = eight_bits(open_image(path)).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path} is no image that can be read ({error})") from error
+    if as_is:
+        return np.asarray(image.resize((size, size)))
+    pixels = np.asarray(image)
+    faces = find_face(pixels)
+    if not len(faces.scores):
+        return None
+    return align_face(pixels, faces.points[0], size=size)[0]
+
+
+@torch.no_grad()
+def classify(classifier: Classifier, faces: Sequence[np.ndarray]) -> np.ndarray:
+    """Return probabilities, (N, K) float32, of faces, N of (size, size, 3) uint8."""
+    images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float()
+    return classifier(images).numpy()
+
+
+def predict_files(
+    run_id: str, paths: Sequence[Path], as_is: bool = False
+) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """Return what a finished run makes of image files, and the faces that it looked at.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        A row a file: `image`, `face` (whether one was found), and the probability of each
+        expression, NaN where there was no face.
+    faces : list of numpy.ndarray, (size, size, 3) uint8
+        Of the rows with one, in their order.
+    """
+    config, classifier = load_classifier(run_id)
+    found = [read_face(path, config.image_size, as_is) for path in paths]
+    faces = [face for face in found if face is not None]
+    names = expressions(config.num_classes)
+    table = pd.DataFrame({"image": list(map(str, paths)), "face": [f is not None for f in found]})
+    table[list(names)] = np.nan
+    if faces:
+        table.loc[table["face"], list(names)] = classify(classifier, faces).astype(float)
+    return table, faces
+
+
+def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray], path: Path) -> None:
+    """Write a picture of `predict_files`: each face beside its probabilities."""
+    import matplotlib.pyplot as plt  # seconds, which tables need not wait for
+
+    names = list(table.columns[2:])
+    figure, axes = plt.subplots(len(faces), 2, figsize=(7, 2.2 * len(faces)), squeeze=False)
+    for (left, right), face, values in zip(
+        axes, faces, table.loc[table["face"], names].to_numpy(), strict=True
+    ):
+        left.imshow(face)
+        left.axis("off")
+        right.barh(names[::-1], values[::-1], color="#0072B2")
+        right.set(xlim=(0, 1), xlabel="probability")
+    figure.tight_layout()
+    write_atomically(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=160))
+    plt.close(figure)
+
+
+def model_card(config: RunConfig) -> str:
+    """Return a finished run's card: data, licence, limits, accuracy by class, in Markdown."""
+    metrics = pd.read_csv(config.folder / "metrics.csv").iloc[-1]
+    recalls = [
+        f"| {name} | {100 * metrics[f'test_recall_{name}']:.1f} |"
+        for name in expressions(config.num_classes)
+    ]
+    data = f"{config.dataset}, labels by `{config.label_rule}`"
+    if config.noise_rate:
+        data += (
+            f", {config.noise_rate:.0%} of the training labels replaced by wrong ones on purpose"
+        )
+    return "\n".join(
+        [
+            f"# {config.run_id}",
+            "",
+            WARNING,
+            "",
+            f"- **Input**: RGB, {config.image_size} x {config.image_size} pixels, grey levels 0 to "
+            "255 as float32, channels first; one aligned face.",
+            f"- **Output**: probabilities of {', '.join(expressions(config.num_classes))}.",
+            f"- **Trained on**: {data}; method `{config.method}`, network `{config.backbone}` from "
+            f"{config.initialisation}, {config.epochs} epochs, seed {config.seed}.",
+            "- **Licence**: the code is MIT. The images have terms of their own, which may forbid "
+            "other uses of what was trained on them: ask their owners.",
+            f"- **Accuracy** on the set's test images, last epoch: "
+            f"{100 * metrics['test_overall_accuracy']:.1f} % overall, "
+            f"{100 * metrics['test_mean_accuracy']:.1f} % as the mean over classes.",
+            "- **Limits**: photographs from web searches, mostly posed or public; labels are what "
+            "annotators saw. No test of fairness between groups of people was made.",
+            "",
+            "| expression | recall % |",
+            "| --- | --- |",
+            *recalls,
+            "",
+        ]
+    )
+
+
+def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
+    """Write a finished run for other programs, and return the paths written.
+
+    `<run id>.safetensors` (weights of the network), `<run id>.md` (`model_card`) and, with `onnx`,
+    `<run id>.onnx` (`Classifier`, any number of images), compared with PyTorch by ONNX Runtime.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no finished run of that name.
+    ModuleNotFoundError
+        If `onnx` is wanted and its packages are not installed.
+    ValueError
+        If the exported network computes something else.
+    """
+    config, classifier = load_classifier(run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, card, graph = (folder / f"{run_id}.{end}" for end in ("safetensors", "md", "onnx"))
+    write_weights(weights, classifier.network)
+    write_atomically(card, lambda path: path.write_text(model_card(config)))
+    if not onnx:
+        return [weights, card]
+    size = (2, 3, config.image_size, config.image_size)
+    images = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(0)).float()
+    try:
+        program = torch.onnx.export(
+            classifier, (images,), dynamic_shapes=({0: "n"},), verbose=False
+        )
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"ONNX files need the package {error.name}: pip install -e '.[export]'"
+        ) from error
+    write_atomically(graph, lambda path: program.save(path))
+    _compare(graph, classifier, images)
+    return [weights, card, graph]
+
+
+@torch.no_grad()
+def _compare(graph: Path, classifier: Classifier, images: Tensor) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    apart = float(np.abs(found - classifier(images).numpy()).max())
+    if apart > _ONNX_TOLERANCE:
+        raise ValueError(f"{graph} computes something else: probabilities {apart:.1e} apart")

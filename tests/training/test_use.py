@@ -1,0 +1,120 @@
+"""A finished run outside of its study: photographs, files for other programs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage import data
+
+from nlalib import __main__ as command_line
+from nlalib.training import use
+from nlalib.training.config import RunConfig
+from nlalib.training.devices import make_accelerator
+from nlalib.training.launch import train
+from nlalib.training.learner import load_learner
+from nlalib.training.loop import predict
+
+TINY = RunConfig(
+    train_images=300,
+    test_images=60,
+    image_size=32,
+    epochs=1,
+    seed=0,
+    device="cpu",
+    method="decoder",
+)
+
+
+@pytest.fixture(scope="module")
+def run(loaded, tmp_path_factory):
+    """A finished run of a method with a head of its own, its index and its images."""
+    index, images = loaded(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NLA_RUNS", str(tmp_path_factory.mktemp("runs")))
+        train(TINY, index, images)
+        yield TINY, index, images
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "astronaut.png"
+    Image.fromarray(data.astronaut()).save(path)
+    return path
+
+
+def test_faces_are_judged_as_test_images_are(run):
+    config, index, images = run
+    _, classifier = use.load_classifier(config.run_id)
+    positions = np.flatnonzero(index["part"] == "test")[:9]
+    learner = load_learner(config, index[index["part"] == "train"])
+    wanted = predict(learner, images, positions, make_accelerator("cpu", "fp32"))
+    np.testing.assert_allclose(use.classify(classifier, images[positions]), wanted, atol=1e-5)
+
+
+def test_command_finds_the_face_and_says_where_there_is_none(
+    run, photograph, tmp_path, monkeypatch, capsys
+):
+    config, _, _ = run
+    nobody, picture = tmp_path / "nobody.png", tmp_path / "picture.png"
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(nobody)
+    words = ["predict", config.run_id, str(photograph), str(nobody), "--picture", str(picture)]
+    monkeypatch.setattr("sys.argv", ["nlalib", *words])
+    assert command_line.main() == 0
+    told = capsys.readouterr()
+    assert "no product" in told.err
+    assert told.out.count("no face") == 7
+    assert Image.open(picture).size[0] > 500
+    table, faces = use.predict_files(config.run_id, [photograph])
+    assert table.iloc[0, 2:].sum() == pytest.approx(1, abs=1e-5)
+    # The aligned face: eyes at 40 % of the height, so the crop is brighter than the whole.
+    assert faces[0].shape == (32, 32, 3)
+    _, whole = use.predict_files(config.run_id, [photograph], as_is=True)
+    resized = np.asarray(Image.fromarray(data.astronaut()).resize((32, 32)))
+    assert np.array_equal(whole[0], resized)
+    assert not np.array_equal(faces[0], resized)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rendered-ce-seed0-0000000000", "{photograph}"], "no finished run at"),
+        (["{run_id}", "{folder}/gone.png"], "no image at"),
+        (["{run_id}", "{folder}/text.png"], "is no image that can be read"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_line(
+    run, photograph, tmp_path, monkeypatch, capsys, words, message
+):
+    (tmp_path / "text.png").write_text("not an image")
+    names = {"run_id": run[0].run_id, "photograph": photograph, "folder": tmp_path}
+    monkeypatch.setattr("sys.argv", ["nlalib", "predict", *(w.format(**names) for w in words)])
+    assert command_line.main() == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_export_is_compared_and_comes_with_a_card(run, tmp_path, monkeypatch):
+    config, _, images = run
+    pytest.importorskip("onnxscript")
+    import onnxruntime
+
+    weights, card, graph = use.export(config.run_id, tmp_path)
+    network = load_file(config.folder / "weights.safetensors")
+    assert all(torch.equal(value, network[name]) for name, value in load_file(weights).items())
+    text = card.read_text()
+    metrics = pd.read_csv(config.folder / "metrics.csv").iloc[-1]
+    assert f"| happiness | {100 * metrics['test_recall_happiness']:.1f} |" in text
+    assert "no product" in text
+    # Any number of images, from grey levels as they are.
+    some = images[:5].transpose(0, 3, 1, 2).astype(np.float32)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: some})
+    _, classifier = use.load_classifier(config.run_id)
+    np.testing.assert_allclose(found, use.classify(classifier, images[:5]), atol=1e-4)
+    # And one that computes something else is refused.
+    monkeypatch.setattr(use, "_ONNX_TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match="computes something else"):
+        use.export(config.run_id, tmp_path)
