@@ -343,3 +343,34 @@ def test_disambiguation_of_a_run_counts_its_own_candidate_sets(tmp_path, monkeyp
     table = run_epoch_facts(config).set_index("metric")["value"]
     assert table["disambiguated"] == pytest.approx(np.mean(right))
     assert table["disambiguated_by_chance"] == pytest.approx(np.mean([1 / n for n in sizes]))
+
+
+def test_minority_is_counted_among_the_highest_tenth_and_focal_weight_is_squared():
+    """Of 20 samples the two highest: with more of them others would take part."""
+    p_gt = np.arange(20) / 20  # the first are the hardest
+    samples = random_samples(20).assign(
+        is_minority=np.isin(np.arange(20), (0, 1, 18, 19)), weight=np.arange(20.0), p_gt=p_gt
+    )
+    found = minority_shares(samples, OWN)
+    assert found["minority_share_of_top_weight"] == 1
+    assert found["minority_share_of_top_focal_weight"] == 1
+    squares = (1 - p_gt) ** 2
+    expected = squares[[0, 1, 18, 19]].sum() / squares.sum()
+    assert found["minority_share_of_focal_weight"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["nla", "nla_candidates", "nla_soft", "focal"])
+def test_a_run_counts_its_weight_as_its_method_says(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path))
+    config = RunConfig(method=method, train_images=180, test_images=40)
+    index, _ = load_dataset(config.data)
+    train = index[index["part"] == "train"]
+    names = train["image_id"].to_numpy()
+    samples = random_samples(len(names))[["p_gt", "p_nn", "cross_entropy", "weight", "predicted"]]
+    config.folder.mkdir(parents=True)
+    samples.assign(image_id=names, epoch=0).to_parquet(config.folder / "naw.parquet")
+    found = run_epoch_facts(config, index).set_index("metric")["value"]
+    minority = is_minority(train["label"].to_numpy(), 7)
+    weight = samples["weight"].to_numpy() + (method != "focal")
+    expected = weight[minority].sum() / weight.sum()
+    assert found["minority_share_of_weight"] == pytest.approx(expected)
