@@ -17,8 +17,8 @@ from measuring import compared, in_turns, record
 from torch.nn import functional
 
 from nlalib.methods import make_method
-from nlalib.methods.facts import prediction_facts
 from nlalib.methods.nla.weights import naw_weights
+from nlalib.methods.recorded import prediction_records
 from nlalib.networks.registry import build_model
 from nlalib.training.batches import DeviceImages
 from nlalib.training.config import RunConfig
@@ -183,7 +183,7 @@ def cost_of_the_facts(quick: bool) -> None:
 
         def facts(logits=logits, labels=labels, kept=kept):
             for _ in range(20):
-                found = prediction_facts(logits, labels)
+                found = prediction_records(logits, labels)
                 found["weight"] = naw_weights(logits, labels, epoch=1, epochs=9)
                 kept.append(torch.stack(list(found.values())))
             kept.clear()

@@ -71,7 +71,7 @@ class ModelOutput:
 
 
 class Method(nn.Module):
-    """Base class: `forward(output)` returns the loss and facts of each sample.
+    """Base class: `forward(output)` returns the loss and records of each sample.
 
     All that a method remembers is a parameter or a buffer, so that a checkpoint holds it.
 
@@ -88,10 +88,10 @@ class Method(nn.Module):
     lr_factor : float
         Learning rate of the method's own parameters, relative to the network's.
     weight_adds_to_one : bool
-        Whether a sample's loss is multiplied by 1 plus its fact `weight`, not by `weight` itself.
+        Whether a sample's loss is multiplied by 1 plus its record `weight`, not by `weight` itself.
     detectors : dict of str to "low" or "high"
-        Which of its facts may tell wrong labels, and whether a low or a high value speaks for
-        one. A setting may leave such a fact out.
+        Which of its records may tell wrong labels, and whether a low or a high value speaks for
+        one. A setting may leave such a record out.
     """
 
     two_views = False
@@ -111,7 +111,7 @@ class Method(nn.Module):
         """Make heads and buffers. Called once, with PyTorch's generator seeded by the run."""
 
     def forward(self, output: ModelOutput) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return (scalar loss, facts), where each fact is a detached (N,) tensor to be recorded."""
+        """Return (scalar loss, records by name), each a detached (N,) tensor to be kept."""
         raise NotImplementedError
 
     def predict(self, output: ModelOutput) -> Tensor:

@@ -24,7 +24,7 @@ from nlalib.methods.targets import StoredTargets
 
 @register("cavl")
 class CAVL(StoredTargets):
-    """Mean of L. Facts: `identified`, the candidate that becomes the target, `disambiguated`."""
+    """Mean of L. Records: `identified`, the candidate that becomes the target, `disambiguated`."""
 
     def forward(self, output: ModelOutput):
         logits = output.logits.detach()

@@ -11,7 +11,7 @@ One candidate gives the cross-entropy; all classes as candidates give 0 and no g
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.targets import (
     checked_candidates,
-    identification_facts,
+    identification_records,
     log_candidate_mass,
     probabilities_within,
 )
@@ -19,7 +19,7 @@ from nlalib.methods.targets import (
 
 @register("cc")
 class ClassifierConsistent(Method):
-    """Mean of L. Facts: `identified`, the most probable candidate, and `disambiguated`."""
+    """Mean of L. Records: `identified`, the most probable candidate, and `disambiguated`."""
 
     needs = ("candidates",)
 
@@ -29,4 +29,4 @@ class ClassifierConsistent(Method):
     def forward(self, output: ModelOutput):
         loss = -log_candidate_mass(output.logits, output.candidates).mean()
         within = probabilities_within(output.logits, output.candidates)
-        return loss, identification_facts(within, output.labels)
+        return loss, identification_records(within, output.labels)

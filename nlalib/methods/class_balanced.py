@@ -45,7 +45,7 @@ def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> T
 
 @register("class_balanced")
 class ClassBalanced(Method):
-    """Cross-entropy times w_y, which is the fact `weight`.
+    """Cross-entropy times w_y, which is the record `weight`.
 
     Parameters
     ----------

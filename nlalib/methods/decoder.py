@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count, checked_number
-from nlalib.methods.facts import prediction_facts
+from nlalib.methods.recorded import prediction_records
 from nlalib.methods.targets import StoredTargets, probabilities_within
 
 TEMPERATURE = 2.0  # t of Wang and Isola
@@ -77,7 +77,7 @@ class LabelDecoder(nn.Module):
 class Decoder(StoredTargets):
     """Mean of L, judged by z.
 
-    Facts: `identified`, the candidate with the highest target, `disambiguated`, whether it is
+    Records: `identified`, the candidate with the highest target, `disambiguated`, whether it is
     the given label, and predictions by z.
 
     Parameters
@@ -124,12 +124,12 @@ class Decoder(StoredTargets):
         stored = self.targets[output.samples]
         within = probabilities_within(logits, output.candidates)
         averaged = self.momentum * stored + (1 - self.momentum) * within
-        loss, facts = self.learn(logits, output, averaged)
+        loss, records = self.learn(logits, output, averaged)
         if self.uniformity:
             network = {"fc.weight": output.classifier.weight}
             vectors = self.class_vectors(network, dict(self.named_parameters()))
             loss = loss + self.uniformity * uniformity_loss(vectors)
-        return loss, {**facts, **prediction_facts(logits, output.labels)}
+        return loss, {**records, **prediction_records(logits, output.labels)}
 
     def predict(self, output: ModelOutput) -> Tensor:
         return self.label_decoder(output.feature_map) if self.uses_decoder else output.logits

@@ -48,7 +48,7 @@ def mirror_differences(output: ModelOutput) -> Tensor:
 class EAC(Method):
     """Erasing attention consistency.
 
-    Its facts: `consistency`, the mean squared difference of a sample's two sets of maps.
+    Its records: `consistency`, the mean squared difference of a sample's two sets of maps.
 
     Parameters
     ----------

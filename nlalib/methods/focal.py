@@ -19,7 +19,7 @@ from nlalib.methods.checks import checked_number
 
 @register("focal")
 class Focal(Method):
-    """Cross-entropy times (1 - p_y)^gamma, which is the fact `weight`.
+    """Cross-entropy times (1 - p_y)^gamma, which is the record `weight`.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ from nlalib.methods.checks import checked_number
 
 @register("gce")
 class GeneralisedCrossEntropy(Method):
-    """(1 - p_y^q) / q; the fact `weight` is p_y^q, its gradient over that of cross-entropy.
+    """(1 - p_y^q) / q; the record `weight` is p_y^q, its gradient over that of cross-entropy.
 
     Parameters
     ----------

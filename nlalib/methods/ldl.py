@@ -20,7 +20,7 @@ from nlalib.methods.targets import checked_votes, divergence, vote_shares
 
 @register("ldl")
 class LabelDistribution(Method):
-    """Mean of L. Fact: `kl_to_votes`, L of each sample in nats."""
+    """Mean of L. Record: `kl_to_votes`, L of each sample in nats."""
 
     needs = ("votes",)
 

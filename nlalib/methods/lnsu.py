@@ -53,7 +53,7 @@ def smooth_targets(weights: Tensor, label_share: float) -> Tensor:
 class LNSU(Method):
     """LNSU-Net, the network of MEK.
 
-    Its facts: `consistency`, the weighted mean squared difference of a sample's maps.
+    Its records: `consistency`, the weighted mean squared difference of a sample's maps.
 
     Parameters
     ----------

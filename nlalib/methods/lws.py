@@ -24,14 +24,14 @@ from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_number
 from nlalib.methods.targets import (
     checked_candidates,
-    identification_facts,
+    identification_records,
     probabilities_within,
 )
 
 
 @register("lws")
 class LWS(Method):
-    """Mean of L. Facts: `identified`, the candidate of the largest weight, `disambiguated`.
+    """Mean of L. Records: `identified`, the candidate of the largest weight, `disambiguated`.
 
     Parameters
     ----------
@@ -57,4 +57,4 @@ class LWS(Method):
         loss = (self.weights[output.samples] * losses).sum(dim=1).mean()
         within = probabilities_within(logits, candidates)
         self.weights[output.samples] = within + probabilities_within(logits, ~candidates)
-        return loss, identification_facts(within, output.labels)
+        return loss, identification_records(within, output.labels)

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count, checked_number
-from nlalib.methods.targets import StoredTargets, identification_facts, probabilities_within
+from nlalib.methods.targets import StoredTargets, identification_records, probabilities_within
 
 TEMPERATURE = 0.07  # T of the original
 EMBEDDING_WIDTH = 128
@@ -67,8 +67,8 @@ def moved_prototypes(
 class PiCO(StoredTargets):
     """Mean of L.
 
-    Facts: `identified`, the candidate with the highest target (while warm-up lasts and targets are
-    even, y'), `disambiguated`, whether it is the given label, and `contrast`, C.
+    Records: `identified`, the candidate with the highest target (while warm-up lasts and targets
+    are even, y'), `disambiguated`, whether it is the given label, and `contrast`, C.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class PiCO(StoredTargets):
             return self.learn_from_embeddings(embeddings, flipped, output)
 
     def learn_from_embeddings(self, embeddings: Tensor, flipped: Tensor, output: ModelOutput):
-        """Return (mean of L, facts), and store what the next batch starts from."""
+        """Return (mean of L, records), and store what the next batch starts from."""
         pseudo_labels = probabilities_within(output.logits, output.candidates).argmax(dim=1)
         warm = output.epoch < self.warm_up * output.epochs
         if not warm:
@@ -149,8 +149,8 @@ class PiCO(StoredTargets):
         )
         self.remember(flipped, pseudo_labels)
         settled = functional.one_hot(pseudo_labels, targets.shape[1]) if warm else targets
-        facts = identification_facts(settled, output.labels)
-        return loss, {**facts, "contrast": contrast.detach()}
+        records = identification_records(settled, output.labels)
+        return loss, {**records, "contrast": contrast.detach()}
 
     @torch.no_grad()
     def settle(self, embeddings: Tensor, output: ModelOutput) -> None:

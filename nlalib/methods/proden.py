@@ -17,7 +17,7 @@ from nlalib.methods.targets import StoredTargets, probabilities_within
 
 @register("proden")
 class PRODEN(StoredTargets):
-    """Mean of L. Facts: `identified`, the candidate with the highest target, `disambiguated`."""
+    """Mean of L. Records: `identified`, the candidate with the highest target, `disambiguated`."""
 
     def forward(self, output: ModelOutput):
         within = probabilities_within(output.logits, output.candidates)

@@ -22,14 +22,14 @@ from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count
 from nlalib.methods.targets import (
     checked_candidates,
-    identification_facts,
+    identification_records,
     probabilities_within,
 )
 
 
 @register("rc")
 class RiskConsistent(Method):
-    """Mean of L. Facts: `identified`, the most probable candidate, and `disambiguated`.
+    """Mean of L. Records: `identified`, the most probable candidate, and `disambiguated`.
 
     Parameters
     ----------
@@ -52,4 +52,4 @@ class RiskConsistent(Method):
         if output.epoch < self.uniform_epochs:
             weights = output.candidates / output.candidates.sum(dim=1, keepdim=True)
         loss = functional.cross_entropy(output.logits, weights)
-        return loss, identification_facts(within, output.labels)
+        return loss, identification_records(within, output.labels)

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count, checked_number
-from nlalib.methods.facts import prediction_facts
+from nlalib.methods.recorded import prediction_records
 
 PLACES = 7  # a side of the map that the paper's network has
 
@@ -80,7 +80,7 @@ class Head(nn.Module):
 class RUL(Method):
     """Relative uncertainty learning.
 
-    Its facts: `uncertainty`, u of the formula, and predictions by FC(mu) of the unmixed image.
+    Its records: `uncertainty`, u of the formula, and predictions by FC(mu) of the unmixed image.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ class RUL(Method):
         loss = functional.cross_entropy(logits, output.labels) / 2
         loss = loss + functional.cross_entropy(logits, output.labels[partners]) / 2
         with torch.no_grad():
-            facts = prediction_facts(self.classifier(mean).float(), output.labels)
-        return loss, {**facts, "uncertainty": uncertainty.detach()}
+            records = prediction_records(self.classifier(mean).float(), output.labels)
+        return loss, {**records, "uncertainty": uncertainty.detach()}
 
     def predict(self, output: ModelOutput) -> Tensor:
         return self.classifier(self.mean_head(output.feature_map, None)).float()

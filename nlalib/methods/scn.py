@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_number
-from nlalib.methods.facts import prediction_facts
+from nlalib.methods.recorded import prediction_records
 
 
 def rank_regularisation(attention: Tensor, margin: float, high_share: float) -> Tensor:
@@ -49,7 +49,7 @@ def rank_regularisation(attention: Tensor, margin: float, high_share: float) -> 
 class SCN(Method):
     """Self-Cure Network.
 
-    Its facts: `attention` (and the same as `weight`, since it scales the logits), `stored_label`
+    Its records: `attention` (and the same as `weight`, since it scales the logits), `stored_label`
     (a class id) and `relabelled` (1 where that is no longer the given one) as they are after the
     batch, and predictions by its own logits.
 
@@ -92,14 +92,14 @@ class SCN(Method):
         if output.epoch >= self.relabel_from * output.epochs:
             self._relabel(logits.detach(), output.samples)
         stored = self.stored_labels[output.samples]
-        facts = {
-            **prediction_facts(logits, output.labels),
+        records = {
+            **prediction_records(logits, output.labels),
             "weight": attention.detach(),
             "attention": attention.detach(),
             "stored_label": stored.float(),
             "relabelled": (stored != output.labels).float(),
         }
-        return loss, facts
+        return loss, records
 
     def predict(self, output: ModelOutput) -> Tensor:
         return self._attention(output)[:, None] * output.logits

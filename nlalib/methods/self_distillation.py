@@ -26,7 +26,7 @@ from nlalib.methods.targets import checked_votes, divergence, vote_shares
 
 @register("self_distillation")
 class SelfDistillation(Method):
-    """Mean of L. Facts: `kl_to_votes` and `kl_to_teacher` (0 without a teacher), in nats.
+    """Mean of L. Records: `kl_to_votes` and `kl_to_teacher` (0 without a teacher), in nats.
 
     Parameters
     ----------

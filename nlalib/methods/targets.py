@@ -65,7 +65,7 @@ def probabilities_within(logits: Tensor, members: Tensor) -> Tensor:
     return within.masked_fill(~members, 0.0)
 
 
-def identification_facts(targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def identification_records(targets: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Return which candidate the targets point to, and whether it is the given label.
 
     Parameters
@@ -101,7 +101,7 @@ class StoredTargets(Method):
         self.register_buffer("targets", candidates / candidates.sum(dim=1, keepdim=True))
 
     def learn(self, logits: Tensor, output: ModelOutput, new_targets: Tensor):
-        """Return (loss to the stored targets, facts of the new ones), and store the new ones."""
+        """Return (loss to the stored targets, records of the new ones), and store the new ones."""
         loss = functional.cross_entropy(logits, self.targets[output.samples])
         self.targets[output.samples] = new_targets.to(self.targets.dtype)
-        return loss, identification_facts(new_targets, output.labels)
+        return loss, identification_records(new_targets, output.labels)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count
-from nlalib.methods.facts import prediction_facts
+from nlalib.methods.recorded import prediction_records
 from nlalib.methods.targets import checked_votes, vote_shares
 
 ROWS = 256  # of the table of draws
@@ -51,7 +51,7 @@ def expected_log_probabilities(logits: Tensor, scale: Tensor, noise: Tensor) -> 
 class Uncertainty(Method):
     """Mean of L; judged by r, over 16 T draws that are the same for every image.
 
-    Facts: `uncertainty`, the mean of s over the classes, and predictions by r.
+    Records: `uncertainty`, the mean of s over the classes, and predictions by r.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class Uncertainty(Method):
         log_expected = expected_log_probabilities(output.logits, scale, noise)
         loss = -(vote_shares(output.votes) * log_expected).sum(dim=1).mean()
         return loss, {
-            **prediction_facts(log_expected, output.labels),
+            **prediction_records(log_expected, output.labels),
             "uncertainty": scale.detach().mean(dim=1),
         }
 

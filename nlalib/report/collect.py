@@ -14,7 +14,7 @@ from nlalib.data.labels import expressions
 from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.metrics import classification_metrics, picked_epochs, vote_metrics
 from nlalib.report.frame import COLUMNS, SETTING
-from nlalib.report.per_sample import run_epoch_facts
+from nlalib.report.per_sample import run_epoch_numbers
 from nlalib.report.records import (
     KEPT_RULES,
     curve_rows,
@@ -133,7 +133,7 @@ def study_table(study: Study) -> pd.DataFrame:
 
 
 def study_epochs(study: Study) -> pd.DataFrame:
-    """Return the long table of numbers over epochs: the course of metrics, and per-sample facts.
+    """Return the long table of numbers over epochs: the course of metrics, and per-sample records.
 
     Columns `study`, `run_id`, `SETTING`, `seed`, `epoch`, `metric`, `value`. Of a run whose folder
     is gone the published rows.
@@ -147,7 +147,7 @@ def study_epochs(study: Study) -> pd.DataFrame:
     indices, tables = _Indices(), []
     for config in study.runs.values():
         if config.is_done:
-            rows = [run_epoch_facts(config, indices.of(config)), curve_rows(config)]
+            rows = [run_epoch_numbers(config, indices.of(config)), curve_rows(config)]
             table = pd.concat(rows, ignore_index=True)
         else:
             table = kept_epochs(study.name).query("run_id == @config.run_id")

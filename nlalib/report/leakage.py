@@ -71,8 +71,8 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
     for run in runs:
         for (scope, twins), leaked in leaked_of[run.data].items():
             names = {"run_id": run.run_id, "method": run.method, "seed": run.seed}
-            facts = _compare(pd.read_parquet(run.folder / "predictions.parquet"), leaked, run)
-            rows.append(names | {"trained_on": scope, "twins": twins} | facts)
+            values = _compare(pd.read_parquet(run.folder / "predictions.parquet"), leaked, run)
+            rows.append(names | {"trained_on": scope, "twins": twins} | values)
     return pd.DataFrame(rows)
 
 
@@ -96,15 +96,15 @@ def _compare(predictions: pd.DataFrame, leaked: list[str], run: RunConfig) -> di
     is_leaked = test["image_id"].isin(leaked)
     parts = {"": test, "_leaked": test[is_leaked], "_without": without_leaked(test, leaked)}
     columns = [f"p_{name}" for name in expressions(run.num_classes)]
-    facts: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
+    values: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
     for ending, part in parts.items():
         if part.empty:
             found = dict.fromkeys(METRICS, float("nan"))
         else:
-            values = part["label"].to_numpy(), part[columns].to_numpy()
-            found = classification_metrics(*values, run.num_classes)
-        facts |= {f"{metric}{ending}": found[metric] for metric in METRICS}
-    return facts
+            given = part["label"].to_numpy(), part[columns].to_numpy()
+            found = classification_metrics(*given, run.num_classes)
+        values |= {f"{metric}{ending}": found[metric] for metric in METRICS}
+    return values
 
 
 def leakage(config: str) -> None:

@@ -248,8 +248,8 @@ def relabelling(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the facts of a finished run over its epochs, one row a number.
+def run_epoch_numbers(config: RunConfig, index: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return what the records of a finished run come to at each epoch, one row a number.
 
     Parameters
     ----------
@@ -275,10 +275,10 @@ def run_epoch_facts(config: RunConfig, index: pd.DataFrame | None = None) -> pd.
     known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
     if set(VOTE_COLUMNS) <= set(train):
         known["vote_entropy"] = vote_entropy(train)
-    facts = pd.read_parquet(config.folder / "naw.parquet")
-    if "identified" in facts:
+    records = pd.read_parquet(config.folder / "naw.parquet")
+    if "identified" in records:
         known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
-    samples = facts.merge(known, on="image_id", how="left", validate="many_to_one")
+    samples = records.merge(known, on="image_id", how="left", validate="many_to_one")
     if samples["label"].isna().any():
         raise ValueError(
             f"{config.run_id} recorded images that are no training images of its data set now; "

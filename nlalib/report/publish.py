@@ -135,7 +135,8 @@ def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
     if not study.gate:
         return study_gate(results, epochs, study.positive_control or "eac")
     tables = (ROOT / "results" / f"{study.gate}{ending}.csv" for ending in ("", "_epochs"))
-    return study_gate(*map(read_table, tables), study.positive_control or "eac")
+    results, epochs = map(read_table, tables)
+    return study_gate(results, epochs, study.positive_control or "eac")
 
 
 def publish(config: str) -> None:

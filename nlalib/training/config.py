@@ -4,7 +4,7 @@ A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `conten
 the images and labels that it trains on), `metrics.csv` (one row an epoch), `timing.csv` (seconds of
 training and evaluation, without those of writing), `samples.parquet` (part, given and true label of
 each image), `predictions.parquet` (of the selected epochs; of the training images the last
-epoch's), `naw.parquet` (facts of each training image at each epoch; NLA's True case is where p_gt
+epoch's), `naw.parquet` (records of each training image at each epoch; NLA's True case is where p_gt
 >= p_nn), `weights.safetensors` (last epoch), `method.safetensors` (of a method with a head of its
 own), `notebook.ipynb`, and last of all `done`.
 A study adds `executed`, when the run's notebook has run to its end.

@@ -37,7 +37,7 @@ class Learner(nn.Module):
         self.model, self.method, self.view_order = model, method, view_order
 
     def forward(self, views: Tensor, **batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Return the loss, the method's facts, and the detached logits of the first view.
+        """Return the loss, the method's records, and the detached logits of the first view.
 
         `views` are (N, 3, H, W); `batch` holds the other fields of `ModelOutput`.
         """
@@ -52,8 +52,8 @@ class Learner(nn.Module):
             classifier=self.model.fc,
             **batch,
         )
-        loss, facts = self.method(output)
-        return loss, facts, output.logits.detach()
+        loss, records = self.method(output)
+        return loss, records, output.logits.detach()
 
     def _both_views(self, views: Tensor) -> tuple[Representation, Representation | None]:
         """Return what the network makes of the images and, if asked for, of their mirror images."""

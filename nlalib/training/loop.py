@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from nlalib.methods.facts import prediction_facts
+from nlalib.methods.recorded import prediction_records
 from nlalib.networks.normalisation import normalise
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
 from nlalib.training.batches import DeviceImages, batches
@@ -45,13 +45,13 @@ def train_epoch(
     targets: dict[str, Tensor],
     recorded: RecordedStep | None = None,
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Train for one epoch; return the mean loss and the facts of each sample of `positions`.
+    """Train for one epoch; return the mean loss and the records of each sample of `positions`.
 
-    The mean is over batches, of which the last may be smaller. The facts are taken in training
+    The mean is over batches, of which the last may be smaller. The records are taken in training
     mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `predicted`,
     `cross_entropy`, and what the method adds (NAW's `weight`); NaN for an image that a balanced
     sampler has left out. Of several processes each trains on its share of every batch, and all
-    return the loss and the facts of the whole.
+    return the loss and the records of the whole.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def train_epoch(
         if not config.channels_last:
             views = views.contiguous()
         given = {name: values[samples] for name, values in targets.items()}
-        loss, facts, logits = learner(
+        loss, records, logits = learner(
             views, epoch=epoch, epochs=config.epochs, samples=samples, **given
         )
         if processes > 1:
@@ -87,10 +87,10 @@ def train_epoch(
         optimizer.zero_grad()
         accelerator.backward(loss)
         optimizer.step()
-        # A method's own facts replace those of the network's logits.
-        facts = {**prediction_facts(logits, given["labels"]), **facts}
-        names[:] = facts
-        return loss.detach(), torch.stack(list(facts.values()))
+        # A method's own records replace those of the network's logits.
+        records = {**prediction_records(logits, given["labels"]), **records}
+        names[:] = records
+        return loss.detach(), torch.stack(list(records.values()))
 
     if recorded is not None:
         recorded.begin(step)
@@ -105,9 +105,9 @@ def train_epoch(
         samples = torch.from_numpy(share).to(device)
         inputs = (samples,) if images.are_kept else (samples, next(pixels))
         if processes > 1:
-            loss, facts = step(samples, *inputs[1:], share=len(share) * processes / len(batch))
+            loss, records = step(samples, *inputs[1:], share=len(share) * processes / len(batch))
         else:
-            loss, facts = do(*inputs)
+            loss, records = do(*inputs)
         # fp16 leaves out a step whose gradients overflow, the first one as a rule.
         taken |= not optimizer.step_was_skipped
         if each_batch and not optimizer.step_was_skipped:
@@ -117,10 +117,10 @@ def train_epoch(
             # a step would fragment the memory, which then grows with the number of images.
             losses = loss.new_zeros(len(parts))
             nothing = float("nan") if config.sampler == "balanced" else 0.0
-            table = facts.new_full((len(facts), len(positions)), nothing)
+            table = records.new_full((len(records), len(positions)), nothing)
         # Left on the device: a copy of each step's would be one more wait for the device.
         losses[number] = loss
-        table[:, samples] = facts
+        table[:, samples] = records
     if scheduler is not None and not each_batch and taken:
         scheduler.step()
     mean_loss = float(accelerator.reduce(losses, "mean").mean())

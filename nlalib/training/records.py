@@ -23,13 +23,13 @@ def epoch_file(folder: Path, epoch: int) -> Path:
     return folder / "facts" / f"{epoch:04d}.parquet"
 
 
-def write_facts(folder: Path, epoch: int, image_ids: np.ndarray, facts: dict) -> None:
+def write_epoch_records(folder: Path, epoch: int, image_ids: np.ndarray, records: dict) -> None:
     """Write one epoch's records, one row a training image."""
-    table = pd.DataFrame({"epoch": np.int16(epoch), "image_id": image_ids, **facts})
+    table = pd.DataFrame({"epoch": np.int16(epoch), "image_id": image_ids, **records})
     write_table(epoch_file(folder, epoch), table)
 
 
-def check_facts(folder: Path, epochs: int, rows: int) -> None:
+def check_epoch_records(folder: Path, epochs: int, rows: int) -> None:
     """Look at the records of the first `epochs` epochs, as a resumed run needs them at its end.
 
     Raises

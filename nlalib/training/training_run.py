@@ -35,9 +35,9 @@ from nlalib.training.learner import (
 from nlalib.training.loop import batches_of, predict, train_epoch
 from nlalib.training.recording import CudaRecorder, RecordedStep, cannot_be_recorded
 from nlalib.training.records import (
-    check_facts,
+    check_epoch_records,
     epoch_file,
-    write_facts,
+    write_epoch_records,
     write_predictions,
     write_samples,
 )
@@ -116,7 +116,7 @@ class TrainingRun(ResumableRun):
 
     def run_epoch(self, epoch: int) -> dict:
         """Train and evaluate; return the row of metrics."""
-        mean_loss, self.facts = train_epoch(
+        mean_loss, self.records = train_epoch(
             self.config,
             epoch,
             accelerator=self.accelerator,
@@ -134,8 +134,8 @@ class TrainingRun(ResumableRun):
         self.progress.predictions[epoch] = {
             part: torch.from_numpy(values) for part, values in probabilities.items()
         }
-        seen = ~np.isnan(self.facts["p_gt"])  # all of them, but for a balanced sampler
-        fits = self.facts["p_gt"][seen] >= self.facts["p_nn"][seen]
+        seen = ~np.isnan(self.records["p_gt"])  # all of them, but for a balanced sampler
+        fits = self.records["p_gt"][seen] >= self.records["p_nn"][seen]
         return {
             "train_loss": mean_loss,
             "train_accuracy": float(fits.mean()),
@@ -158,12 +158,12 @@ class TrainingRun(ResumableRun):
     def write_records(self, epoch: int) -> None:
         """Write the epoch's records of the training images."""
         names = self.index["image_id"].to_numpy()[self.parts[TRAIN]]
-        write_facts(self.folder, epoch, names, self.facts)
+        write_epoch_records(self.folder, epoch, names, self.records)
 
     def check_records(self, epochs: int) -> None:
         """Look at the records of the first `epochs` epochs."""
         if self.writes:
-            check_facts(self.folder, epochs, len(self.parts[TRAIN]))
+            check_epoch_records(self.folder, epochs, len(self.parts[TRAIN]))
 
     def line(self) -> str:
         """Return what is said of the last epoch."""

@@ -11,7 +11,7 @@ from nlalib.methods import METHODS
 @pytest.mark.parametrize("kind", BATCHES)
 def test_loss_equals_a_plain_loop(kind):
     output = make_output(kind)
-    loss, facts = ready("ce")(output)
+    loss, records = ready("ce")(output)
     assert loss.item() == pytest.approx(mean(-math.log(r.p[r.label]) for r in rows_of(output)))
-    assert facts == {}
+    assert records == {}
     assert not METHODS["ce"].two_views

@@ -27,10 +27,10 @@ def test_loss_equals_a_plain_loop(kind, settings, beta):
     inverse = [(1 - beta) / (1 - beta**n) if n else 0.0 for n in COUNTS]
     weights = [value * 4 / sum(inverse) for value in inverse]  # four classes have images
     by_hand = mean(weights[r.label] * -math.log(r.p[r.label]) for r in rows_of(output))
-    loss, facts = ready("class_balanced", **settings)(output)
+    loss, records = ready("class_balanced", **settings)(output)
     assert loss.item() == pytest.approx(by_hand, rel=2e-5)
     of_labels = [weights[label] for label in output.labels]
-    assert facts["weight"].tolist() == pytest.approx(of_labels, rel=1e-4)
+    assert records["weight"].tolist() == pytest.approx(of_labels, rel=1e-4)
 
 
 def test_limit_is_cross_entropy():

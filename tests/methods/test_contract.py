@@ -28,12 +28,12 @@ methods_with_needs = pytest.mark.parametrize(
 )
 
 
-# --- losses and facts -------------------------------------------------------------------------
+# --- losses and records -------------------------------------------------------------------------
 
 
 def assert_sound(method: Method, output: ModelOutput) -> None:
-    """A finite scalar with finite gradients; finite detached facts, one number a sample."""
-    loss, facts = method(output)
+    """A finite scalar with finite gradients; finite detached records, one number a sample."""
+    loss, records = method(output)
     assert loss.shape == ()
     assert torch.isfinite(loss)
     loss.backward()
@@ -42,7 +42,7 @@ def assert_sound(method: Method, output: ModelOutput) -> None:
     gradients = [leaf.grad for leaf in [*leaves, *method.parameters()] if leaf.grad is not None]
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
-    for values in facts.values():
+    for values in records.values():
         assert values.shape == output.labels.shape
         assert values.dtype == torch.float32
         assert not values.requires_grad
@@ -112,11 +112,11 @@ def test_bfloat16_autocast_changes_little_and_reaches_the_network(name):
                 feature_map_flipped=flipped[2],
                 classifier=network.fc,
             )
-            loss, facts = method(output)
+            loss, records = method(output)
             predicted = method.eval().predict(output)
         assert predicted.shape == (12, CLASSES)
         assert loss.dtype == predicted.dtype == torch.float32
-        assert {values.dtype for values in facts.values()} <= {torch.float32}
+        assert {values.dtype for values in records.values()} <= {torch.float32}
         loss.backward()
         assert torch.isfinite(network.convolution.weight.grad).all()
         assert network.convolution.weight.grad.abs().sum() > 0
@@ -150,10 +150,10 @@ def test_a_resumed_method_goes_on_as_if_never_stopped(name):
     resumed = make_method(name)
     resumed.setup(replace(TRAINING_SET, **others))
     resumed.load_state_dict(kept.state_dict())
-    (loss, facts), (loss_resumed, facts_resumed) = kept(third), resumed(third)
+    (loss, records), (loss_resumed, records_resumed) = kept(third), resumed(third)
     assert torch.equal(loss, loss_resumed)
-    assert facts.keys() == facts_resumed.keys()
-    assert all(torch.equal(facts[key], facts_resumed[key]) for key in facts)
+    assert records.keys() == records_resumed.keys()
+    assert all(torch.equal(records[key], records_resumed[key]) for key in records)
     state, state_resumed = kept.state_dict(), resumed.state_dict()
     assert all(torch.equal(state[key], state_resumed[key]) for key in state)
 
@@ -207,13 +207,13 @@ def test_settings_of_another_kind_are_refused_by_name(name, setting):
 
 
 @every_method
-def test_detectors_are_facts_of_the_method_and_say_low_or_high(name):
-    _, facts = ready(name)(make_output())
+def test_detectors_are_records_of_the_method_and_say_low_or_high(name):
+    _, records = ready(name)(make_output())
     detectors = METHODS[name].detectors
-    assert set(detectors) <= set(facts)
+    assert set(detectors) <= set(records)
     assert set(detectors.values()) <= {"low", "high"}
     # Whatever weighs a sample or doubts it is declared.
-    assert set(detectors) >= {"weight", "attention", "uncertainty"} & set(facts)
+    assert set(detectors) >= {"weight", "attention", "uncertainty"} & set(records)
     assert not METHODS[name].weight_adds_to_one or "weight" in detectors
 
 
@@ -221,9 +221,9 @@ def loss_by_its_weight(name: str, settings: dict, factor_of) -> tuple[float, flo
     """The loss of a batch with sure votes and one candidate each, and the weighted mean of CE."""
     training_set = with_one_candidate()
     output = make_output(training_set=training_set)
-    loss, facts = ready(name, training_set, **settings)(output)
+    loss, records = ready(name, training_set, **settings)(output)
     entropies = functional.cross_entropy(output.logits, output.labels, reduction="none")
-    return loss.item(), (factor_of(facts["weight"]) * entropies).mean().item()
+    return loss.item(), (factor_of(records["weight"]) * entropies).mean().item()
 
 
 def test_weight_adds_to_one_where_the_loss_says_so():

@@ -56,7 +56,7 @@ def test_decoder_by_hand_over_three_turns():
     for batch in three_turns():
         scores = [decode_by_hand(method.label_decoder, each) for each in batch.feature_map]
         torch.testing.assert_close(method.predict(batch), torch.tensor(scores))
-        loss, facts = method(batch)
+        loss, records = method(batch)
         total, identified = 0.0, []
         for sample, z, (_, _, members, _, _) in zip(
             batch.samples.tolist(), scores, rows_of(batch), strict=True
@@ -71,7 +71,7 @@ def test_decoder_by_hand_over_three_turns():
         apart = uniformity_by_hand(method.label_decoder.label_embeddings.tolist())
         expected = total / len(batch.labels) + 0.3 * apart
         assert loss.item() == pytest.approx(expected, rel=1e-4)
-        assert facts["identified"].tolist() == identified
+        assert records["identified"].tolist() == identified
     for sample, target in stored.items():
         assert method.targets[sample].tolist() == pytest.approx(target, rel=1e-4)
 
@@ -142,9 +142,9 @@ def test_the_decoder_finds_the_truth_in_one_token_of_four():
     torch.manual_seed(0)
     model = nn.Linear(2, CLASSES)  # its logits are not what is learnt here
     feature_map = tokens.unflatten(2, (2, 2))
-    facts = train(method, model, features, truth, training_set, 50, 0.02, feature_map)
-    assert facts["disambiguated"].mean() > 0.9
-    assert (facts["predicted"] == truth).float().mean() > 0.9
+    records = train(method, model, features, truth, training_set, 50, 0.02, feature_map)
+    assert records["disambiguated"].mean() > 0.9
+    assert (records["predicted"] == truth).float().mean() > 0.9
     assert model.weight.grad is None
 
 

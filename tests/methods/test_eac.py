@@ -33,10 +33,10 @@ def test_loss_equals_a_plain_loop(kind, settings, factor):
     output = make_output(kind)
     entropy = mean(-math.log(r.p[r.label]) for r in rows_of(output))
     squared = map_differences_by_hand(output)
-    loss, facts = ready("eac", **settings)(output)
+    loss, records = ready("eac", **settings)(output)
     assert loss.item() == pytest.approx(entropy + factor * squared.mean(), rel=2e-5)
     of_samples = squared.mean(axis=(1, 2, 3)).tolist()
-    assert facts["consistency"].tolist() == pytest.approx(of_samples, rel=1e-4)
+    assert records["consistency"].tolist() == pytest.approx(of_samples, rel=1e-4)
 
 
 def test_limit_is_cross_entropy():

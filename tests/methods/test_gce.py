@@ -24,19 +24,19 @@ def test_limit_is_cross_entropy():
 
 @pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
 def test_gce_pulls_less_at_confidently_wrong_samples(q):
-    """By p_y^q against cross-entropy, which is what the fact says."""
+    """By p_y^q against cross-entropy, which is what the record says."""
     gradients, labels = {}, torch.tensor([1, 1])
     for name, settings in (("ce", {}), ("gce", {"q": q})):
         logits = torch.tensor([[5.0, 0.0, -1.0], [0.0, 5.0, -1.0]], requires_grad=True)
         output = ModelOutput(logits, None, labels, epoch=0, epochs=1)
-        loss, facts = ready(name, of_labels(labels, 3), **settings)(output)
+        loss, records = ready(name, of_labels(labels, 3), **settings)(output)
         loss.backward()
         gradients[name] = logits.grad
     ratio = gradients["gce"] / gradients["ce"]
     for n, row in enumerate(logits.tolist()):
         expected = softmax(row)[1] ** q
         assert ratio[n].tolist() == pytest.approx([expected] * 3, rel=1e-3)
-        assert facts["weight"][n].item() == pytest.approx(expected, rel=1e-3)
+        assert records["weight"][n].item() == pytest.approx(expected, rel=1e-3)
     assert ratio[0].max() < 0.3 < ratio[1].min()
 
 

@@ -31,7 +31,7 @@ def test_pico_by_hand_over_three_turns():
         rows = list(rows_of(batch))
         pseudo = [max(members, key=lambda c: p[c]) for _, p, members, _, _ in rows]
         phi = 0.95 - 0.15 * batch.epoch / 9
-        loss, facts = method(batch)
+        loss, records = method(batch)
         total, contrasts = 0.0, []
         for i, (_, p, members, _, _) in enumerate(rows):
             sample = int(batch.samples[i])
@@ -51,11 +51,11 @@ def test_pico_by_hand_over_three_turns():
             total -= sum(q * math.log(value) for q, value in zip(target, p, strict=True))
             total += 0.3 * contrasts[-1]
         assert loss.item() == pytest.approx(total / len(rows), rel=1e-4)
-        assert facts["contrast"].tolist() == pytest.approx(contrasts, rel=1e-4)
+        assert records["contrast"].tolist() == pytest.approx(contrasts, rel=1e-4)
         # While targets are even, none is settled for: y' says what the network sees.
         targets = [stored[sample] for sample in batch.samples.tolist()]
         settled = [target.index(max(target)) for target in targets] if batch.epoch else pseudo
-        assert facts["identified"].tolist() == settled
+        assert records["identified"].tolist() == settled
         for embedding, c in zip(u, pseudo, strict=True):
             prototypes[c] = 0.9 * prototypes[c] + 0.1 * embedding
         prototypes = [x / x.norm() if x.any() else x for x in prototypes]
@@ -80,9 +80,9 @@ def test_pico_draws_images_of_one_pseudo_label_together_after_warm_up(warm_up, o
     features = batch.features.detach()
     batch = replace(batch, candidates=both, features_flipped=features.flip(0))
     method = ready("pico", warm_up=warm_up)
-    _, facts = method(batch)
+    _, records = method(batch)
     # Alone, the own second view is the only one to choose from, so C is 0.
-    assert (facts["contrast"].abs().max() < 1e-6) == own_alone
+    assert (records["contrast"].abs().max() < 1e-6) == own_alone
 
 
 @pytest.mark.parametrize(

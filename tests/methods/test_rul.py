@@ -32,7 +32,7 @@ def test_rul_equals_a_plain_loop(kind):
     method, output = ready("rul", width=4), make_output(kind)
     shape = (len(output.labels), WIDTH, PLACES, PLACES)
     output = replace(output, feature_map=torch.randn(shape, generator=torch.Generator()))
-    loss, facts = method(output)
+    loss, records = method(output)
 
     draws = np.random.default_rng([method.seed.item(), output.epoch, output.samples[0].item()])
     partners = draws.permutation(len(output.labels))
@@ -51,7 +51,7 @@ def test_rul_equals_a_plain_loop(kind):
         for label in (output.labels[i], output.labels[j]):
             total.append(-math.log(p[label]) / 2)
     assert loss.item() == pytest.approx(sum(total) / len(partners), rel=1e-4)
-    assert facts["uncertainty"].tolist() == pytest.approx(uncertainty, rel=1e-4)
+    assert records["uncertainty"].tolist() == pytest.approx(uncertainty, rel=1e-4)
 
 
 def test_rul_mixture_lies_towards_the_uncertain_one():
@@ -126,7 +126,7 @@ def test_rul_learns_and_predicts_by_its_own_head():
         noise, None, labels, epoch=0, epochs=30, samples=torch.arange(SAMPLES), feature_map=maps
     )
     for epoch in range(30):
-        loss, facts = method(replace(output, epoch=epoch))
+        loss, records = method(replace(output, epoch=epoch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -136,7 +136,7 @@ def test_rul_learns_and_predicts_by_its_own_head():
     # No dropout, no batch statistics: an image's logits do not depend on its place in the batch.
     reversed_order = method.predict(replace(unseen, feature_map=maps.flip(0)))
     torch.testing.assert_close(reversed_order.flip(0), found)
-    assert (facts["predicted"] == labels).float().mean() > 0.9
+    assert (records["predicted"] == labels).float().mean() > 0.9
     assert METHODS["rul"].lr_factor == 10
 
 

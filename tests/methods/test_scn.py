@@ -64,7 +64,7 @@ def test_a_planted_flip_is_relabelled_and_nothing_else():
     method, network = ready("scn", of_labels(given, 2, 2)), nn.Linear(2, 2)
     optimizer = torch.optim.Adam([*network.parameters(), *method.parameters()], lr=0.05)
     for epoch in range(40):
-        loss, facts = method(
+        loss, records = method(
             ModelOutput(
                 network(points),
                 None,
@@ -80,10 +80,10 @@ def test_a_planted_flip_is_relabelled_and_nothing_else():
         optimizer.step()
         if epoch < 10:  # a quarter of 40
             assert torch.equal(method.stored_labels, given)
-            assert facts["relabelled"].sum() == 0
+            assert records["relabelled"].sum() == 0
     assert torch.equal(method.stored_labels, truth)
-    assert facts["relabelled"].nonzero().flatten().tolist() == [6]
-    assert torch.equal(facts["stored_label"], truth.float())
+    assert records["relabelled"].nonzero().flatten().tolist() == [6]
+    assert torch.equal(records["stored_label"], truth.float())
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(6, 2), (8, 2), (40, 10)])
@@ -118,9 +118,9 @@ def test_labels_are_replaced_beyond_the_margin_and_only_in_the_batch(attention, 
         samples=torch.tensor([2, 0]),
         features=torch.zeros(2, 1),
     )
-    first, facts = method(output)
+    first, records = method(output)
     assert method.stored_labels.tolist() == [1, 1, 1 - expected]
-    assert facts["relabelled"].tolist() == [expected, 0]
+    assert records["relabelled"].tolist() == [expected, 0]
     # The next turn of the sample learns the stored label.
     second, _ = method(output)
     assert (second < first) == bool(expected)
@@ -136,14 +136,14 @@ def test_attention_scales_logits_in_testing_too():
 
 def test_recorded_are_own_predictions_of_the_given_labels():
     method, output = ready("scn", relabel_from=0.0), make_output(scale=10)
-    _, facts = method(output)
-    assert facts["relabelled"].sum() > 0
+    _, records = method(output)
+    assert records["relabelled"].sum() > 0
     alphas = attention_by_hand(output, method)
-    assert facts["attention"].tolist() == pytest.approx(alphas, rel=1e-4)
+    assert records["attention"].tolist() == pytest.approx(alphas, rel=1e-4)
     for n, row in enumerate(rows_of(output)):
         p = softmax([alphas[n] * z for z in row.z])
-        assert facts["p_gt"][n].item() == pytest.approx(p[row.label], rel=1e-3, abs=1e-6)
-        assert facts["predicted"][n].item() == p.index(max(p))
+        assert records["p_gt"][n].item() == pytest.approx(p[row.label], rel=1e-3, abs=1e-6)
+        assert records["predicted"][n].item() == p.index(max(p))
 
 
 def test_relabelled_state_goes_on_in_another_method():

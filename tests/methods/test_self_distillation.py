@@ -13,7 +13,7 @@ def test_self_distillation_by_hand_over_three_turns():
     method = ready("self_distillation", weight=2.0, momentum=0.6, ramp=0.2)
     history = {}
     for batch in three_turns():
-        loss, facts = method(batch)
+        loss, records = method(batch)
         ramp = math.exp(-5 * (1 - batch.epoch / 2) ** 2) if batch.epoch < 2 else 1.0
         total, to_teacher = 0.0, []
         for sample, (_, p, _, shares, _) in zip(
@@ -31,7 +31,7 @@ def test_self_distillation_by_hand_over_three_turns():
             total += divergence(shares, p) + 2.0 * ramp * to_teacher[-1]
             past.append(p)
         assert loss.item() == pytest.approx(total / len(batch.labels), rel=1e-4)
-        assert facts["kl_to_teacher"].tolist() == pytest.approx(to_teacher, rel=1e-3, abs=1e-6)
+        assert records["kl_to_teacher"].tolist() == pytest.approx(to_teacher, rel=1e-3, abs=1e-6)
     assert sorted(len(past) for past in history.values()) == [1, 1, 1, 2, 3, 3]
 
 

@@ -99,10 +99,10 @@ def test_a_linear_model_finds_the_truth_in_the_candidates(name, settings):
     chance = (1 / candidates.sum(dim=1)).mean()
     method = ready(name, training_set, **settings)
     torch.manual_seed(0)
-    facts = train(method, nn.Linear(WIDTH, CLASSES), features, truth, training_set)
+    records = train(method, nn.Linear(WIDTH, CLASSES), features, truth, training_set)
     assert chance < 0.5
-    assert facts["disambiguated"].mean() > 0.9
-    assert (facts["identified"] == truth).float().mean() > 0.9
+    assert records["disambiguated"].mean() > 0.9
+    assert (records["identified"] == truth).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("name", FROM_VOTES)

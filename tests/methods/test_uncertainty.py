@@ -16,7 +16,7 @@ def test_uncertainty_by_hand(output):
     method = ready("uncertainty", draws=4)
     with torch.no_grad():
         method.scale.weight.normal_(generator=torch.Generator().manual_seed(2))
-    loss, facts = method(output)
+    loss, records = method(output)
     total, means = 0.0, []
     for number, (z, _, _, shares, _) in enumerate(rows_of(output)):
         raw = method.scale.weight @ output.features[number] + method.scale.bias
@@ -29,7 +29,7 @@ def test_uncertainty_by_hand(output):
         total -= sum(q * math.log(value) for q, value in zip(shares, expected, strict=True))
         means.append(sum(scales) / CLASSES)
     assert loss.item() == pytest.approx(total / len(output.labels), rel=1e-5)
-    assert facts["uncertainty"].tolist() == pytest.approx(means, rel=1e-5)
+    assert records["uncertainty"].tolist() == pytest.approx(means, rel=1e-5)
 
 
 def test_uncertainty_predicts_the_mean_over_its_draws(output):

@@ -52,9 +52,9 @@ def test_every_method_trains(name, faces, tmp_path, monkeypatch):
     metrics = pd.read_csv(folder / "metrics.csv")
     assert np.isfinite(metrics["train_loss"]).all()
     assert metrics["test_overall_accuracy"].between(0, 1).all()
-    facts = pd.read_parquet(folder / "naw.parquet")
-    assert len(facts) == (index["part"] == "train").sum()
-    assert facts.notna().all(axis=None)
+    records = pd.read_parquet(folder / "naw.parquet")
+    assert len(records) == (index["part"] == "train").sum()
+    assert records.notna().all(axis=None)
 
 
 class Killed(Exception):
@@ -82,5 +82,5 @@ def test_killed_run_ends_with_the_same_bits(name, faces, tmp_path, monkeypatch):
     for file in ("metrics.csv", "naw.parquet", "weights.safetensors"):
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
     if name == "scn":
-        facts = pd.read_parquet(folders[0] / "naw.parquet").query("epoch == 0")
-        assert facts["relabelled"].sum() > 0
+        records = pd.read_parquet(folders[0] / "naw.parquet").query("epoch == 0")
+        assert records["relabelled"].sum() > 0

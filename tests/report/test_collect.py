@@ -157,7 +157,7 @@ def test_a_run_whose_folder_is_gone_gives_the_same_table(runs, monkeypatch):
         write_run(config, HITS, validation=VALIDATION)
     monkeypatch.setattr(
         collect,
-        "run_epoch_facts",
+        "run_epoch_numbers",
         lambda config, index: pd.DataFrame({"epoch": [0], "metric": ["fact"], "value": [0.5]}),
     )
     before, epochs = study_table(study), study_epochs(study)

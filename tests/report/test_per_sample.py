@@ -20,7 +20,7 @@ from nlalib.report.per_sample import (
     memorisation,
     minority_shares,
     relabelling,
-    run_epoch_facts,
+    run_epoch_numbers,
     scores,
 )
 from nlalib.report.studies import Study
@@ -218,7 +218,7 @@ def write_run(config: RunConfig, index: pd.DataFrame) -> None:
 
 def test_facts_of_a_run(runs, index):
     write_run(CONFIG, index)
-    facts = run_epoch_facts(CONFIG)  # reads the data set itself
+    facts = run_epoch_numbers(CONFIG)  # reads the data set itself
     found = facts.set_index(["epoch", "metric"])["value"]
     assert facts["epoch"].unique().tolist() == [0, 1]
     assert found[0, "flipped_as_given"] == found[0, "accuracy_given"] == 1
@@ -258,12 +258,12 @@ def test_changed_data_set_is_refused(runs, index):
     write_run(CONFIG, index)
     other = index.assign(label=(index["label"] + 1) % 7)
     with pytest.raises(ValueError, match=r"training labels of .* are not those of its data set"):
-        run_epoch_facts(CONFIG, other)
+        run_epoch_numbers(CONFIG, other)
     (CONFIG.folder / "samples.parquet").unlink()  # runs made before it was written
-    assert len(run_epoch_facts(CONFIG, index))
+    assert len(run_epoch_numbers(CONFIG, index))
     fewer = index.drop(index.index[index["part"] == "train"][0])
     with pytest.raises(ValueError, match="are no training images of its data set now"):
-        run_epoch_facts(CONFIG, fewer)
+        run_epoch_numbers(CONFIG, fewer)
 
 
 def test_disambiguation_by_hand():
@@ -340,7 +340,7 @@ def test_disambiguation_of_a_run_counts_its_own_candidate_sets(tmp_path, monkeyp
         }
     )
     facts.sample(frac=1, random_state=0).to_parquet(config.folder / "naw.parquet")
-    table = run_epoch_facts(config).set_index("metric")["value"]
+    table = run_epoch_numbers(config).set_index("metric")["value"]
     assert table["disambiguated"] == pytest.approx(np.mean(right))
     assert table["disambiguated_by_chance"] == pytest.approx(np.mean([1 / n for n in sizes]))
 
@@ -369,7 +369,7 @@ def test_a_run_counts_its_weight_as_its_method_says(tmp_path, monkeypatch, metho
     samples = random_samples(len(names))[["p_gt", "p_nn", "cross_entropy", "weight", "predicted"]]
     config.folder.mkdir(parents=True)
     samples.assign(image_id=names, epoch=0).to_parquet(config.folder / "naw.parquet")
-    found = run_epoch_facts(config, index).set_index("metric")["value"]
+    found = run_epoch_numbers(config, index).set_index("metric")["value"]
     minority = is_minority(train["label"].to_numpy(), 7)
     weight = samples["weight"].to_numpy() + (method != "focal")
     expected = weight[minority].sum() / weight.sum()

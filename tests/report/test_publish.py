@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
     facts = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
-    monkeypatch.setattr(collect, "run_epoch_facts", lambda config, index: facts)
+    monkeypatch.setattr(collect, "run_epoch_numbers", lambda config, index: facts)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "tiny.yaml").write_text(STUDY)
 

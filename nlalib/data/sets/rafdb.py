@@ -18,7 +18,6 @@ from nlalib.data.image_files import image_size
 from nlalib.data.index import LANDMARK_COLUMNS, check_index
 from nlalib.data.labels import RAFDB_CODES, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
 from nlalib.data.sets.base import (
-    BOX_COLUMNS,
     IMAGE_ENDINGS,
     DataSet,
     Published,
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 
 LABEL_FILE = "EmoLabel/list_patition_label.txt"
 ANNOTATIONS, ANNOTATION_END = "Annotation/manual", "_manu_attri.txt"
-BOXES, BOX_END = "Annotation/boundingbox", "_boundingbox.txt"
-AUTOMATIC, AUTOMATIC_END = "Annotation/auto", "_auto_attri.txt"
-# 37 points that the set's makers had detected; what each one marks is not documented.
-AUTOMATIC_COLUMNS = [f"point_{number:02d}_{axis}" for number in range(37) for axis in "xy"]
 COUNTS = {"train": RAFDB_TRAIN_COUNTS, "test": RAFDB_TEST_COUNTS}
 _LINE = re.compile(
     r"(?:.*[/\\])?((?:train|test)_\d+)(?:_aligned)?\.(?:jpe?g|png)\s+(\d+)", re.IGNORECASE
@@ -51,9 +46,7 @@ expected, as the set's folder basic/ has it,
     {LABEL_FILE}
     Image/aligned/train_00001_aligned.jpg ...
     Image/original/train_00001.jpg ...                   (read with aligned=False)
-    {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)
-    {AUTOMATIC}/train_00001{AUTOMATIC_END} ...    (optional)
-    {BOXES}/train_00001{BOX_END} ...  (optional)"""
+    {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)"""
 
 
 class RAFDB(DataSet):
@@ -158,50 +151,6 @@ def read_rafdb(
             index[LANDMARK_COLUMNS] = [_read_landmarks(root, *name) for name in names]
     dropped = pd.concat(reasons).groupby(["split", "reason"]).size().reset_index(name="images")
     return check_index(index, 7), dropped.sort_values(**train_first)
-
-
-def rafdb_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> pd.DataFrame:
-    """Return the face box and the 37 automatic landmarks of each image of `read_rafdb`'s index.
-
-    The five landmarks that people set (`read_rafdb` with aligned=False) are the ones to align by.
-
-    Returns
-    -------
-    pandas.DataFrame
-        In the index's order: `image_id`, then `BOX_COLUMNS` and `AUTOMATIC_COLUMNS`, float64,
-        pixels of the original image; NaN where a file is missing.
-
-    Raises
-    ------
-    ValueError
-        If a file is of another form.
-    """
-    root = Path(root)
-    boxes = {name.lower() for name in _list(root / BOXES, BOX_END)}
-    points = {name.lower() for name in _list(root / AUTOMATIC, AUTOMATIC_END)}
-    rows = []
-    for image_id in index["image_id"]:
-        box, automatic = np.full(4, np.nan), np.full(len(AUTOMATIC_COLUMNS), np.nan)
-        if (name := f"{image_id}{BOX_END}") in boxes:
-            left, top, right, bottom = _read_numbers(root / BOXES / name, 4)
-            box = np.array([left, top, right - left, bottom - top])
-        if (name := f"{image_id}{AUTOMATIC_END}") in points:
-            automatic = _read_numbers(root / AUTOMATIC / name, len(AUTOMATIC_COLUMNS))
-        rows.append(np.concatenate([box, automatic]))
-    table = pd.DataFrame(rows, columns=[*BOX_COLUMNS, *AUTOMATIC_COLUMNS])
-    table.insert(0, "image_id", index["image_id"].to_numpy())
-    return table
-
-
-def _read_numbers(path: Path, count: int) -> np.ndarray:
-    text = path.read_text(errors="replace")
-    try:
-        numbers = np.array(text.split(), dtype=np.float64)
-    except ValueError as error:
-        raise ValueError(f"{path} holds {text[:40]!r}; expected {count} numbers") from error
-    if len(numbers) != count:
-        raise ValueError(f"{path} holds {len(numbers)} numbers; expected {count}")
-    return numbers
 
 
 def _check_root(root: Path) -> None:

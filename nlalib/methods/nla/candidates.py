@@ -24,7 +24,7 @@ from nlalib.methods.nla.loss import own_consistency
 from nlalib.methods.nla.weights import VARIANTS, naw_variant, weight_at
 from nlalib.methods.targets import (
     checked_candidates,
-    identification_facts,
+    identification_records,
     log_candidate_mass,
     probabilities_within,
 )
@@ -75,25 +75,25 @@ class WeightedByNLA(Method):
     def combine(
         self, losses: Tensor, p_gt: Tensor, p_nn: Tensor, output: ModelOutput
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total loss and the fact `weight`, from (N,) losses and points."""
-        facts = {}
+        """Return the total loss and the record `weight`, from (N,) losses and points."""
+        records = {}
         if self.weighting:
             choice = naw_variant(self.variant, detached=self.detached)
             weights = weight_at(
                 p_gt, p_nn, epoch=output.epoch, epochs=output.epochs, variant=choice
             )
             losses = (1 + weights) * losses
-            facts["weight"] = weights.detach()
+            records["weight"] = weights.detach()
         if self.sums_over_batch:
             regulariser = released_consistency(output.logits, output.logits_flipped)
         else:
             regulariser = jensen_shannon(output.logits, output.logits_flipped).mean()
-        return self.trade_off * losses.mean() + (1 - self.trade_off) * regulariser, facts
+        return self.trade_off * losses.mean() + (1 - self.trade_off) * regulariser, records
 
 
 @register("nla_candidates")
 class NLACandidates(WeightedByNLA):
-    """L. Facts: `weight`, `p_candidates` and `p_outside` (the point), `identified`
+    """L. Records: `weight`, `p_candidates` and `p_outside` (the point), `identified`
     (the most probable candidate) and `disambiguated`.
     """
 
@@ -106,11 +106,11 @@ class NLACandidates(WeightedByNLA):
         candidates = output.candidates
         log_mass = log_candidate_mass(output.logits, candidates)
         p_outside = output.logits.softmax(dim=1).masked_fill(candidates, 0.0).amax(dim=1)
-        loss, facts = self.combine(-log_mass, log_mass.exp(), p_outside, output)
+        loss, records = self.combine(-log_mass, log_mass.exp(), p_outside, output)
         within = probabilities_within(output.logits, candidates)
         return loss, {
-            **facts,
+            **records,
             "p_candidates": log_mass.detach().exp(),
             "p_outside": p_outside.detach(),
-            **identification_facts(within, output.labels),
+            **identification_records(within, output.labels),
         }

@@ -28,7 +28,7 @@ from nlalib.methods.targets import checked_votes, divergence, vote_shares
 
 @register("nla_soft")
 class NLASoft(WeightedByNLA):
-    """L. Facts: `weight`, `p_votes` and `p_negative` (the point), `kl_to_votes` in nats."""
+    """L. Records: `weight`, `p_votes` and `p_negative` (the point), `kl_to_votes` in nats."""
 
     needs = ("votes",)
 
@@ -41,9 +41,9 @@ class NLASoft(WeightedByNLA):
         p_votes = (shares * probabilities).sum(dim=1)
         p_negative = ((1 - shares) * probabilities).amax(dim=1)
         losses = divergence(shares, output.logits)
-        loss, facts = self.combine(losses, p_votes, p_negative, output)
+        loss, records = self.combine(losses, p_votes, p_negative, output)
         return loss, {
-            **facts,
+            **records,
             "p_votes": p_votes.detach(),
             "p_negative": p_negative.detach(),
             "kl_to_votes": losses.detach(),

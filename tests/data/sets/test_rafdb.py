@@ -9,15 +9,13 @@ from PIL import Image
 
 from nlalib.data.index import LANDMARK_COLUMNS, LANDMARKS
 from nlalib.data.labels import class_id
-from nlalib.data.sets.base import BOX_COLUMNS, count_differences
+from nlalib.data.sets.base import count_differences
 from nlalib.data.sets.rafdb import (
-    AUTOMATIC_COLUMNS,
     COUNTS,
     LABEL_FILE,
     NO_FILE,
     NO_LABEL,
     NO_LANDMARKS,
-    rafdb_boxes_and_points,
     read_rafdb,
 )
 
@@ -413,51 +411,3 @@ def test_each_folder_is_scanned_once_and_no_image_is_looked_at(tmp_path, monkeyp
     monkeypatch.setattr(Image, "open", refuse)
     assert len(read_rafdb(tmp_path)[0]) == len(CODES)
     assert scanned == ["aligned"]
-
-
-def write_boxes_and_points(root, names):
-    for folder in ("Annotation/boundingbox", "Annotation/auto"):
-        (root / folder).mkdir(parents=True)
-    for number, name in enumerate(names):
-        box = f"{number}.5 2 {number + 10} 22.25\r\n"
-        (root / f"Annotation/boundingbox/{name}_boundingbox.txt").write_text(box)
-        rows = [f"{100 * number + row}\t{row + 0.5}" for row in range(37)]
-        (root / f"Annotation/auto/{name}_auto_attri.txt").write_text("\n".join(rows) + "\n")
-
-
-def test_boxes_and_automatic_points(tmp_path):
-    root = write_set(tmp_path)
-    names = [*CODES][::-1]
-    write_boxes_and_points(root, names)
-    (root / f"Annotation/auto/{names[2]}_auto_attri.txt").unlink()
-    (root / f"Annotation/boundingbox/{names[3]}_boundingbox.txt").unlink()
-    index, _ = read_rafdb(root)
-    table = rafdb_boxes_and_points(root, index)
-    assert table["image_id"].tolist() == index["image_id"].tolist()
-    for row in table.itertuples():
-        number = names.index(row.image_id)
-        values = table.loc[row.Index]
-        if number == 3:
-            assert values[BOX_COLUMNS].isna().all()
-        else:
-            assert values[BOX_COLUMNS].tolist() == [number + 0.5, 2, 9.5, 20.25]
-        if number == 2:
-            assert values[AUTOMATIC_COLUMNS].isna().all()
-        else:
-            assert values["point_36_x"] == 100 * number + 36
-            assert values["point_36_y"] == 36.5
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("auto/{}_auto_attri.txt", "1 2\n3 4\n", "holds 4 numbers; expected 74"),
-        ("boundingbox/{}_boundingbox.txt", "1 2 3 x", "holds '1 2 3 x'; expected 4 numbers"),
-    ],
-)
-def test_boxes_and_points_of_another_form(tmp_path, file, content, message):
-    root = write_set(tmp_path)
-    write_boxes_and_points(root, CODES)
-    (root / "Annotation" / file.format("train_00001")).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        rafdb_boxes_and_points(root, read_rafdb(root)[0])

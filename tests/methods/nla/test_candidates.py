@@ -22,7 +22,7 @@ from nlalib.methods import make_method
 @pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", ["nla_candidates", "nla_soft"])
 def test_nla_with_votes_by_hand(output, name, trade_off):
-    loss, facts = ready(name, trade_off=trade_off)(output)
+    loss, records = ready(name, trade_off=trade_off)(output)
     total, weights = 0.0, []
     for row, z_flipped in zip(rows_of(output), output.logits_flipped.tolist(), strict=True):
         z, p, members, shares, _ = row
@@ -40,7 +40,7 @@ def test_nla_with_votes_by_hand(output, name, trade_off):
         total += trade_off * (1 + weights[-1]) * inner
         total += (1 - trade_off) * nla_by_hand.jensen_shannon(z, z_flipped)
     assert loss.item() == pytest.approx(total / len(output.labels), rel=1e-4)
-    assert facts["weight"].tolist() == pytest.approx(weights, rel=1e-4)
+    assert records["weight"].tolist() == pytest.approx(weights, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["nla_candidates", "nla_soft"])
@@ -53,10 +53,10 @@ def test_detached_weights_change_the_gradient_and_not_the_value(output, name):
 
 @pytest.mark.parametrize("name", ["nla_candidates", "nla_soft"])
 def test_nla_with_votes_without_its_weight_is_the_inner_loss(output, name):
-    loss, facts = ready(name, trade_off=1.0, weighting=False)(output)
+    loss, records = ready(name, trade_off=1.0, weighting=False)(output)
     inner, _ = ready({"nla_candidates": "cc", "nla_soft": "ldl"}[name])(output)
     torch.testing.assert_close(loss, inner)
-    assert "weight" not in facts
+    assert "weight" not in records
 
 
 @pytest.mark.parametrize("name", ["nla_candidates", "nla_soft"])
@@ -65,10 +65,10 @@ def test_one_candidate_or_votes_that_agree_give_nla(output, name, variant):
     certain = with_one_candidate()
     samples = output.samples.tolist()
     batch = replace(output, candidates=certain.candidates[samples], votes=certain.votes[samples])
-    loss, facts = ready(name, certain, variant=variant)(batch)
-    expected, expected_facts = make_method("nla", {"variant": variant})(batch)
+    loss, records = ready(name, certain, variant=variant)(batch)
+    expected, expected_records = make_method("nla", {"variant": variant})(batch)
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(facts["weight"], expected_facts["weight"])
+    torch.testing.assert_close(records["weight"], expected_records["weight"])
     views = (output.logits, output.logits_flipped)
     torch.testing.assert_close(
         torch.autograd.grad(loss, views), torch.autograd.grad(expected, views), atol=1e-6, rtol=1e-4

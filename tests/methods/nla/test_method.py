@@ -66,7 +66,7 @@ def test_each_variant_has_a_loss_of_its_own(output):
         assert min(abs(loss - other) for other in others) > 1e-3
 
 
-def test_weights_of_pairs_are_no_facts_of_samples(output):
+def test_weights_of_pairs_are_no_records_of_samples(output):
     assert make_method("nla", {"variant": "released_2025_03"})(output)[1] == {}
 
 
@@ -79,13 +79,13 @@ def test_epoch_changes_the_loss_of_nla_alone(output):
 @pytest.mark.parametrize(("settings", "changed"), OPTIONS, ids=lambda value: str(value))
 def test_each_choice_of_nla_is_the_formula_with_that_choice(output, settings, changed):
     method = make_method("nla", settings)
-    loss, facts = method(output)
+    loss, records = method(output)
     assert loss.item() == pytest.approx(by_hand(output, changed), rel=1e-5)
     if (PAPER | changed)["weighting"]:
         expected = weights_by_hand(output, changed)
-        assert facts["weight"].tolist() == pytest.approx(expected, rel=1e-5)
+        assert records["weight"].tolist() == pytest.approx(expected, rel=1e-5)
     else:
-        assert facts == {}
+        assert records == {}
     paper = make_method("nla")(output)[0].item()
     assert (abs(loss.item() - paper) > 1e-4) == (changed != {})
     assert method.two_views == ((PAPER | changed)["consistency"] != "none")
@@ -103,9 +103,9 @@ def test_detached_weights_change_the_gradient_and_neither_loss_nor_weights(outpu
     found = {}
     for detached in (False, True):
         logits = output.logits.detach().clone().requires_grad_()
-        loss, facts = make_method("nla", {"detached": detached})(replace(output, logits=logits))
+        loss, records = make_method("nla", {"detached": detached})(replace(output, logits=logits))
         loss.backward()
-        found[detached] = (loss.item(), facts["weight"], logits.grad)
+        found[detached] = (loss.item(), records["weight"], logits.grad)
     assert found[True][0] == found[False][0]
     assert torch.equal(found[True][1], found[False][1])
     assert (found[True][2] - found[False][2]).abs().max() > 1e-3
@@ -206,7 +206,7 @@ def test_terms_that_the_authors_tried_take_the_place_of_the_divergence(output, t
                         )
                         terms.append((cam - mirrored) ** 2)
     wanted = 0.3 * plain + 0.7 * sum(terms) / len(terms)
-    loss, facts = method(output)
+    loss, records = method(output)
     assert loss.item() == pytest.approx(wanted, rel=1e-4)
-    assert ("weight" in facts) == weighting
+    assert ("weight" in records) == weighting
     loss.backward()

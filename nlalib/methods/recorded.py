@@ -6,8 +6,8 @@ from torch.nn import functional
 from nlalib.methods.nla.weights import label_and_nearest_negative
 
 
-def prediction_facts(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the facts that training records for every method, from the method's own logits.
+def prediction_records(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the records that training records for every method, from the method's own logits.
 
     A method that returns them replaces those of the network's logits, which it may not train.
 
