@@ -71,8 +71,13 @@ test: $(VENV)/.installed  ## style, types, unit tests, then every notebook again
 		--nbval-cell-timeout 300 notebooks && \
 	stage "7/7 figures" python -m pytest --verbosity=0 tests/check_figures.py
 
+# What is set for it, and why, stands in scripts/lab.
 lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... are its own
-	@$(IN_VENV) jupyter lab --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	@$(IN_VENV) export JUPYTER_CONFIG_PATH="$$PWD/scripts/lab"; \
+	[ "$$(id -u)" != 0 ] || echo "As root, JupyterLab wants: make lab LAB_ARGS=--allow-root"; \
+	[ -z "$$SSH_CONNECTION" ] || echo "Over SSH: make lab LAB_ARGS=--no-browser here," \
+		"ssh -L 8888:localhost:8888 <this machine> there, and the link below in your browser"; \
+	jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB_ARGS)
 
 # In a folder of its own for runs, so that 04 trains and does not find its run done.
 notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
