@@ -89,7 +89,7 @@ def executed(method: str | None = None) -> list[str]:
 
 # What report notebooks read of the study: the input files, and the parameters that name them.
 REPORTS = {
-    "03_naw_weights": (executed("nla"), {"runs": folders("nla")}),
+    "12_weights_in_training": (executed("nla"), {"runs": folders("nla")}),
     "06_main_results": ([f"{FOLDER}/results.csv"], {"tables": [f"{FOLDER}/results.csv"]}),
 }
 NO_REPORT = ([], {})

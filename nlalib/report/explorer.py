@@ -3,6 +3,7 @@
 For notebooks in JupyterLab. Nothing here needs a frontend to be computed, only to be moved.
 """
 
+import os
 from io import BytesIO
 
 import numpy as np
@@ -103,6 +104,14 @@ def point_facts(p_gt: float, p_nn: float, epoch: int, variant: NAWVariant) -> di
     }
 
 
+def in_browser() -> bool:
+    """Return whether a Jupyter server started this kernel, so that somebody can move sliders."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
+HIGHEST = 2.0  # of 1 + w in all versions: one scale of colours, so that epochs compare by eye
+
+
 def draw_point(axis, p_gt: float, p_nn: float, epoch: int, variant: NAWVariant):
     """Draw 1 + w over the triangle with the two means and the point; return the coloured mesh."""
     values = np.linspace(0, 1, 201)
@@ -110,7 +119,7 @@ def draw_point(axis, p_gt: float, p_nn: float, epoch: int, variant: NAWVariant):
     points = torch.from_numpy(x), torch.from_numpy(y)
     lifted = 1 + weight_at(*points, epoch=epoch, epochs=EPOCHS, variant=variant).numpy()
     shown = np.where(x + y <= 1 + 1e-9, lifted, np.nan)
-    mesh = axis.pcolormesh(x, y, shown, vmin=1, cmap="viridis", rasterized=True)
+    mesh = axis.pcolormesh(x, y, shown, vmin=1, vmax=HIGHEST, cmap="viridis", rasterized=True)
     axis.plot([0, 0.5], [0, 0.5], color="white", linewidth=1)
     axis.plot(*variant.true_mean, "o", color="white", markeredgecolor="black")
     axis.plot(*variant.false_mean, "X", color="white", markeredgecolor="black")
@@ -119,56 +128,102 @@ def draw_point(axis, p_gt: float, p_nn: float, epoch: int, variant: NAWVariant):
     return mesh
 
 
+SLIDERS = {  # name: (lowest, highest, step, words)
+    "p_gt": (0, 1, 0.01, "label: p_gt"),
+    "p_nn": (0, 1, 0.01, "nearest negative: p_nn"),
+    "true_sigma": (0.05, 2, 0.001, "True case: σ₁₁"),
+    "true_ratio": (1, 10, 0.001, "True case: axes' ratio"),
+    "true_p_gt": (0, 1, 0.01, "True case: mean p_gt"),
+    "true_p_nn": (0, 1, 0.01, "True case: mean p_nn"),
+    "false_sigma": (0.05, 2, 0.001, "False case: σ₁₁"),
+    "false_ratio": (1, 10, 0.001, "False case: axes' ratio"),
+    "false_p_gt": (0, 1, 0.01, "False case: mean p_gt"),
+    "false_p_nn": (0, 1, 0.01, "False case: mean p_nn"),
+}
+START = {"epoch": 59, "p_gt": 0.35, "p_nn": 0.5}
+CUSTOM = "custom"
+
+
+def picture_of(values: dict) -> tuple[bytes, str]:
+    """Return the picture (PNG) and the table (HTML) of one setting of the sliders."""
+    variant = variant_from_sliders(values)
+    point = possible_point(values["p_gt"], values["p_nn"])
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    axis = figure.add_subplot()
+    figure.colorbar(draw_point(axis, *point, values["epoch"], variant), ax=axis)
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=80)
+    facts = {"p_gt": point[0], "p_nn": point[1]}
+    facts |= point_facts(*point, values["epoch"], variant)
+    rows = "".join(
+        f"<tr><td>{name.replace('_', ' ')}</td><td style='text-align:right'>{value:+.4f}</td></tr>"
+        for name, value in facts.items()
+    )
+    moved = "" if point == (values["p_gt"], values["p_nn"]) else "<br>moved to a possible point"
+    return buffer.getvalue(), f"<table>{rows}</table>{moved}"
+
+
 def explorer():
     """Return the sliders with their picture, an `ipywidgets.Widget` to be displayed.
 
-    Choosing a version sets the sliders to its values; after that each can be moved alone.
+    Choosing a version sets the sliders to its values; once one of them is moved alone, the version
+    is "custom".
     """
     import ipywidgets as widgets  # only where somebody moves the sliders
 
-    def slider(low, high, step, label):
-        return widgets.FloatSlider(
-            min=low, max=high, step=step, description=label, continuous_update=False
+    wide = {"style": {"description_width": "180px"}, "layout": {"width": "400px"}}
+    sliders = {"epoch": widgets.IntSlider(0, 0, EPOCHS - 1, description="epoch e", **wide)}
+    for name, (low, high, step, words) in SLIDERS.items():
+        sliders[name] = widgets.FloatSlider(
+            min=low, max=high, step=step, description=words, readout_format=".2f", **wide
         )
-
-    names = {"true": "True", "false": "False"}
-    sliders = {"epoch": widgets.IntSlider(0, 0, EPOCHS - 1, description="epoch e")}
-    sliders |= {"p_gt": slider(0, 1, 0.01, "p_gt"), "p_nn": slider(0, 1, 0.01, "p_nn")}
-    for case, name in names.items():
-        sliders[f"{case}_sigma"] = slider(0.05, 2, 0.001, f"{name} σ₁₁")
-        sliders[f"{case}_ratio"] = slider(1, 10, 0.001, f"{name} ratio")
-        sliders[f"{case}_p_gt"] = slider(0, 1, 0.01, f"{name} mean gt")
-        sliders[f"{case}_p_nn"] = slider(0, 1, 0.01, f"{name} mean nn")
-    sliders["normalised"] = widgets.Checkbox(description="normalised")
-    version = widgets.Dropdown(options=list(VARIANTS), description="version")
+    sliders["normalised"] = widgets.Checkbox(description="normalised", indent=False)
+    version = widgets.Dropdown(options=[*VARIANTS, CUSTOM], description="version")
+    play = widgets.Play(min=0, max=EPOCHS - 1, interval=150)
+    widgets.jslink((play, "value"), (sliders["epoch"], "value"))
+    reset = widgets.Button(description="reset")
     picture, text = widgets.Image(format="png"), widgets.HTML()
+    taking = []  # not empty while a version sets many sliders at once
 
     def show(_change=None) -> None:
-        values = {name: widget.value for name, widget in sliders.items()}
-        variant = variant_from_sliders(values)
-        point = possible_point(values["p_gt"], values["p_nn"])
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        axis = figure.add_subplot()
-        figure.colorbar(draw_point(axis, *point, values["epoch"], variant), ax=axis)
-        buffer = BytesIO()
-        figure.savefig(buffer, dpi=90)
-        picture.value = buffer.getvalue()
-        facts = point_facts(*point, values["epoch"], variant)
-        lines = [f"p_gt = {point[0]:.3f}, p_nn = {point[1]:.3f}"]
-        lines += [f"{name.replace('_', ' ')} = {value:+.4f}" for name, value in facts.items()]
-        text.value = "<br>".join(lines)
+        if not taking:
+            values = {name: widget.value for name, widget in sliders.items()}
+            picture.value, text.value = picture_of(values)
 
-    def take_version(_change=None) -> None:
-        for name, value in slider_values(VARIANTS[version.value]).items():
-            sliders[name].unobserve(show, "value")
+    def take(values: dict) -> None:
+        taking.append(True)
+        for name, value in values.items():
             sliders[name].value = value
-            sliders[name].observe(show, "value")
+        taking.clear()
         show()
 
-    sliders["epoch"].value, sliders["p_gt"].value, sliders["p_nn"].value = 59, 0.35, 0.5
-    for widget in sliders.values():
+    def take_version(change) -> None:
+        if change["new"] != CUSTOM:
+            take(slider_values(VARIANTS[change["new"]]))
+
+    def become_custom(_change) -> None:
+        if taking or version.value == CUSTOM:
+            return
+        # A browser rounds values to a slider's steps and sends them back: no move of a reader's.
+        own = slider_values(VARIANTS[version.value])
+        if any(abs(sliders[name].value - value) > 2e-3 for name, value in own.items()):
+            version.value = CUSTOM
+
+    def start_again(_button=None) -> None:
+        version.value = next(iter(VARIANTS))
+        take(START | slider_values(VARIANTS[version.value]))
+
+    for name, widget in sliders.items():
         widget.observe(show, "value")
+        if name not in START:
+            widget.observe(become_custom, "value")
     version.observe(take_version, "value")
-    take_version()
-    left = widgets.VBox([version, *sliders.values()])
-    return widgets.HBox([left, widgets.VBox([picture, text])])
+    reset.on_click(start_again)
+    start_again()
+    half = 1 + len(sliders) // 2
+    columns = [
+        widgets.VBox(list(sliders.values())[part]) for part in (slice(half), slice(half, None))
+    ]
+    return widgets.VBox(
+        [widgets.HBox([version, play, reset]), widgets.HBox(columns), widgets.HBox([picture, text])]
+    )

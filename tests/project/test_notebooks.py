@@ -16,15 +16,16 @@ import pytest
 from nbval.plugin import get_sanitize_patterns
 from papermill import inspect_notebook
 
+from link_notebooks import links
 from places import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SANITIZE = ROOT / "tests" / "nbval_sanitize.cfg"
 
-MAX_LINES = 30
-MAX_BYTES = 2 * 1024**2
+MAX_LINES = 25
+MAX_BYTES = 3 * 1024**2
 # Of each heading, a word that it must hold.
-SECTIONS = ("parameter", "check", "reading", "limit", "reference")
+SECTIONS = ("parameter", "check", "limit", "reference")
 UNCHECKED_TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception"}
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/<])(?:/(?:home|Users|root|work|workspace|content|mnt|media|srv|opt|usr|var|tmp|"
@@ -162,6 +163,107 @@ def has_the_sections(notebook) -> list[str]:
     ]
 
 
+def assigned(statements) -> set[str]:
+    """Return the names that a cell's statements bind in the notebook's namespace."""
+    names = set()
+    for statement in statements:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.comprehension):
+                continue
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return names
+
+
+def leaves_parameters_alone(notebook) -> list[str]:
+    """No later cell binds a parameter's name, so that cells can be run again in any order."""
+    code = cells_of(notebook, "code")
+    parameters = set()
+    problems = []
+    for number, cell in enumerate(code, start=1):
+        tree = ast.parse(cell.source)
+        if "parameters" in tags(cell):
+            parameters = assigned(tree.body)
+            continue
+        # What a function or a comprehension binds is its own.
+        own = [s for s in tree.body if not isinstance(s, ast.FunctionDef | ast.ClassDef)]
+        inner = {
+            node.id
+            for statement in own
+            for part in ast.walk(statement)
+            if isinstance(part, ast.comprehension)
+            for node in ast.walk(part.target)
+            if isinstance(node, ast.Name)
+        }
+        if again := (assigned(own) - inner) & parameters:
+            problems.append(f"code cell {number} binds the parameters {sorted(again)} anew")
+    return problems
+
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def has_checked_findings(notebook) -> list[str]:
+    """The sentences in bold under the title are those that a cell checks, and all of them hold."""
+    box = re.findall(r"^> ?(.*)$", notebook.cells[0].source, flags=re.MULTILINE)
+    items = in_one_line("\n".join(box)).split("- **")[1:]
+    said = [item.partition("**")[0] for item in items]
+    if not 2 <= len(said) <= 5:
+        return [f"{len(said)} findings in bold under the title, expected 2 to 5"]
+    checks = [c for c in cells_of(notebook, "code") if "check_findings(" in c.source]
+    if len(checks) != 1:
+        return [f"{len(checks)} cells check the findings, expected 1"]
+    keys = [
+        in_one_line(key.value)
+        for node in ast.walk(ast.parse(checks[0].source))
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant) and " " in str(key.value)
+    ]
+    problems = [f"not checked: {text!r}" for text in said if text not in keys]
+    problems += [f"checked, but not said: {key!r}" for key in keys if key not in said]
+    answers = re.findall(r">(yes|no)<", "".join(text_outputs(checks[0])))
+    return problems + ([] if answers == ["yes"] * len(keys) else [f"findings hold: {answers}"])
+
+
+def headings_of(notebook) -> set[str]:
+    """Return the anchors of a notebook's headings, as JupyterLab makes them."""
+    text = "\n".join(cell.source for cell in cells_of(notebook, "markdown"))
+    return {line.replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
+
+
+def has_links_that_lead_somewhere(notebook, path) -> list[str]:
+    names = [other.name for other in NOTEBOOKS]
+    problems = []
+    if path.name in names:
+        expected = links(path.name, names)
+        if notebook.cells[0].source.splitlines()[1:3] != ["", expected]:
+            problems.append("no line of links under the title: run scripts/link_notebooks.py")
+    text = "\n".join(cell.source for cell in cells_of(notebook, "markdown"))
+    for target in re.findall(r"(?<!!)\[[^\]]*\]\(((?:[^()\s]|\([^()]*\))+)\)", text):
+        file, _, anchor = target.partition("#")
+        if file.startswith(("http", "mailto:")):
+            continue
+        if file and not (path.parent / file).exists():
+            problems.append(f"link to {file}, which does not exist")
+        elif anchor and (not file or file.endswith(".ipynb")):
+            there = nbformat.read(path.parent / file, as_version=4) if file else notebook
+            if anchor not in headings_of(there):
+                problems.append(f"link to {target}: no such heading")
+    return problems
+
+
+def has_words_for_its_pictures(notebook) -> list[str]:
+    problems = []
+    for cell in cells_of(notebook, "code"):
+        for output in cell.outputs:
+            has_words = output.get("metadata", {}).get("image/png", {}).get("alt")
+            if "image/png" in output.get("data", {}) and not has_words:
+                problems.append(f"cell {cell.execution_count} shows a picture without alt text")
+    return problems
+
+
 def has_clean_outputs(notebook) -> list[str]:
     problems = []
     for cell in cells_of(notebook, "code"):
@@ -222,13 +324,17 @@ CHECKS = {
         was_run_from_a_fresh_kernel,
         keeps_its_outputs,
         has_typed_commented_parameters,
+        leaves_parameters_alone,
         has_short_code_between_text,
         has_the_sections,
+        has_checked_findings,
+        has_links_that_lead_somewhere,
+        has_words_for_its_pictures,
         has_clean_outputs,
         has_its_figures,
     )
 }
-WITH_PATH = (has_typed_commented_parameters, has_its_figures)
+WITH_PATH = (has_typed_commented_parameters, has_links_that_lead_somewhere, has_its_figures)
 
 
 def problems_of(check, notebook, path) -> list[str]:
@@ -264,15 +370,26 @@ def sound_notebook():
     """Return a notebook that all checks accept."""
     markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     cells = [
-        markdown("# Do two and two make four?"),
+        markdown(
+            "# Do two and two make four?\n\n> **Findings**\n>\n> - **They make\n>   four.** And:\n"
+            "> - **They do not\n>   make five.** ([checks](#Checks))"
+        ),
         markdown("## Parameters"),
         code("addend: int = 2  # added to itself", metadata={"tags": ["parameters"]}),
-        markdown("## Checks\n\n## Reading the result"),
-        code("addend + addend", outputs=[]),
+        markdown("## Checks"),
+        code(
+            "total = addend + addend\ndisplay(check_findings({'They make four.': total == 4,\n"
+            "'They do not make five.': total != 5}))",
+            outputs=[],
+        ),
         markdown("## Limits\n\n## References"),
     ]
     cells[4].outputs = [
-        nbformat.v4.new_output("execute_result", {"text/plain": "4"}, execution_count=2)
+        nbformat.v4.new_output(
+            "execute_result",
+            {"text/plain": "table", "text/html": "<td>yes</td><td>yes</td>"},
+            execution_count=2,
+        )
     ]
     cells[2].execution_count, cells[4].execution_count = 1, 2
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -311,6 +428,22 @@ SPOILT = [
     ("has_typed_commented_parameters", spoil("2.source", "addend: float = 2  # added")),
     ("has_typed_commented_parameters", spoil("2.source", "addend: int = 1 + 1  # added")),
     ("has_typed_commented_parameters", spoil("2.source", "addend: int | None = None  # added")),
+    ("leaves_parameters_alone", spoil("4.source", "addend = 3")),
+    ("leaves_parameters_alone", spoil("4.source", "for addend in (1, 2):\n    pass")),
+    ("has_checked_findings", spoil("0.source", "# Do two and two make four?")),
+    ("has_checked_findings", spoil("4.source", "check_findings({'They make four.': True})")),
+    (
+        "has_checked_findings",
+        lambda notebook: (
+            notebook.cells[4].outputs[0].data.update({"text/html": "<td>yes</td><td>no</td>"})
+        ),
+    ),
+    ("has_links_that_lead_somewhere", spoil("3.source", "[there](nowhere.ipynb)")),
+    ("has_links_that_lead_somewhere", spoil("3.source", "[there](#Check)")),
+    (
+        "has_words_for_its_pictures",
+        lambda notebook: notebook.cells[4].outputs[0].data.update({"image/png": "iVBOR"}),
+    ),
     ("has_short_code_between_text", spoil("4.source", "addend\n\n" * (MAX_LINES + 1))),
     (
         "has_short_code_between_text",
@@ -318,7 +451,6 @@ SPOILT = [
     ),
     ("has_the_sections", spoil("0.source", "# Two and two make four")),
     ("has_the_sections", spoil("5.source", "## References")),
-    ("has_the_sections", spoil("3.source", "## Checks")),
     ("has_clean_outputs", spoil("4.outputs", stream("slow", name="stderr"))),
     ("has_clean_outputs", spoil("4.outputs", stream("a.py:1: UserWarning: slow"))),
     ("has_clean_outputs", spoil("4.outputs", stream("read /" + "home/ada/faces.csv"))),

@@ -12,6 +12,7 @@ from nlalib.report.explorer import (
     axis_ratio,
     draw_point,
     explorer,
+    in_browser,
     point_facts,
     possible_point,
     slider_values,
@@ -91,21 +92,66 @@ def parts(widget):
         yield from parts(child)
 
 
-def test_sliders_move_picture_and_text():
-    # Beside p_nn = 0.5, p_gt = 0.6 is a point of the True case, the only one with a schedule.
+@pytest.fixture
+def shown():
+    """The explorer's widgets: by description, and the picture and the text."""
     found = list(parts(explorer()))
     by_name = {w.description: w for w in found if getattr(w, "description", "")}
     (picture,) = [w for w in found if isinstance(w, ipywidgets.Image)]
     (text,) = [w for w in found if isinstance(w, ipywidgets.HTML)]
-    assert by_name["False ratio"].value == pytest.approx(6, abs=1e-3)
-    for name, value in [("p_gt", 0.6), ("epoch e", 1), ("True σ₁₁", 0.5), ("normalised", False)]:
+    return by_name, picture, text
+
+
+TRUE_SIGMA = "True case: σ₁₁"
+
+
+def test_sliders_move_picture_and_text(shown):
+    # Beside p_nn = 0.5, p_gt = 0.6 is a point of the True case, the only one with a schedule.
+    by_name, picture, text = shown
+    assert by_name["False case: axes' ratio"].value == pytest.approx(6, abs=1e-3)
+    moves = {"label: p_gt": 0.6, "epoch e": 1, TRUE_SIGMA: 0.5, "normalised": False}
+    for name, value in moves.items():
         before = picture.value, text.value
         by_name[name].value = value
         assert picture.value != before[0], name
         assert text.value != before[1], name
+
+
+def test_a_version_sets_the_sliders_and_a_moved_slider_makes_it_custom(shown):
+    by_name, picture, _ = shown
     by_name["version"].value = "v_naw"
-    assert by_name["True σ₁₁"].value == pytest.approx(0.75)
+    assert by_name[TRUE_SIGMA].value == pytest.approx(0.75)
     assert not by_name["normalised"].value
-    by_name["version"].value = "paper"
-    assert by_name["True σ₁₁"].value == pytest.approx(0.8)
-    assert by_name["normalised"].value
+    assert by_name["version"].value == "v_naw"
+    by_name["epoch e"].value = 5
+    by_name[TRUE_SIGMA].value += 4e-4  # as a browser rounds to a step
+    assert by_name["version"].value == "v_naw"
+    by_name[TRUE_SIGMA].value = 0.5
+    assert by_name["version"].value == "custom"
+    before = picture.value
+    by_name["reset"].click()
+    assert by_name["version"].value == "paper"
+    assert by_name[TRUE_SIGMA].value == pytest.approx(0.8)
+    assert by_name["epoch e"].value == 59
+    assert picture.value != before
+
+
+def test_a_point_out_of_reach_is_told(shown):
+    by_name, _, text = shown
+    assert "moved" not in text.value
+    by_name["nearest negative: p_nn"].value = 0.9
+    assert "moved to a possible point" in text.value
+
+
+def test_colours_are_the_same_at_all_epochs():
+    axis = Figure().add_subplot()
+    meshes = [draw_point(axis, 0.35, 0.5, epoch, VARIANTS["v_naw"]) for epoch in (0, 59)]
+    assert {mesh.get_clim() for mesh in meshes} == {(1, 2)}
+    assert max(np.nanmax(mesh.get_array()) for mesh in meshes) <= 2
+
+
+def test_sliders_are_shown_only_where_a_server_started_the_kernel(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert not in_browser()
+    monkeypatch.setenv("JPY_SESSION_NAME", "03.ipynb")
+    assert in_browser()

@@ -1,0 +1,72 @@
+"""How results are put into words, alike in all notebooks."""
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from nlalib.report.certainty import certainty
+
+
+def check_findings(findings: dict[str, bool]) -> Styler:
+    """Return which of a notebook's findings hold for the numbers at hand.
+
+    Parameters
+    ----------
+    findings : dict of str to bool
+        The sentences that stand in bold under the notebook's title, word for word, and what was
+        computed of each. Of other data or settings a finding may fail; that is shown, no error.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        A table of one row a finding, column `holds`: "yes" or "no".
+    """
+    words = ["yes" if holds else "no" for holds in findings.values()]
+    table = pd.DataFrame({"holds": words}, index=pd.Index(findings, name="finding"))
+    return table.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+
+
+def verdict(row, level: float = 0.05, more_is_better: bool = True) -> str:
+    """Return "better" or "worse" with "holds" or "hint", or "not told apart".
+
+    Parameters
+    ----------
+    row
+        As `nlalib.report.differences.certainty` takes it, with the attribute `difference`.
+    level : float
+        Of the tests.
+    more_is_better : bool
+        Of the measure.
+    """
+    sure = certainty(row, level)
+    better = (row.difference > 0) == more_is_better
+    return sure if sure == "not told apart" else f"{'better' if better else 'worse'}: {sure}"
+
+
+def with_interval(difference: float, low: float, high: float, digits: int = 1) -> str:
+    """Return "+0.9 [-0.4, +2.2]"; without an interval (NaN), the difference alone."""
+    if np.isnan(low):
+        return f"{difference:+.{digits}f}"
+    return f"{difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
+    """Return the values of the rows with these contents, by seed.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Long form, with the columns `seed` and `value`.
+    **chosen
+        Column and content, such as `metric="mean_accuracy"`.
+
+    Raises
+    ------
+    ValueError
+        If a seed has more than one such row: more has to be chosen.
+    """
+    for column, content in chosen.items():
+        rows = rows[rows[column] == content]
+    if rows["seed"].duplicated().any():
+        raise ValueError(f"{chosen} leave several rows for one seed; choose more columns")
+    return rows.set_index("seed")["value"].sort_index()

@@ -1,0 +1,57 @@
+"""Words for results: by examples, and against the table they come from."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nlalib.report.reading import by_seed, check_findings, verdict, with_interval
+
+
+def test_findings_that_fail_are_shown_and_raise_nothing():
+    shown = check_findings({"One is one.": True, "One is two.": np.bool_(False)})
+    assert shown.data["holds"].to_dict() == {"One is one.": "yes", "One is two.": "no"}
+
+
+def row(difference: float, p: float = 0.01):
+    ends = {"low": difference - 1, "high": difference + 1}
+    no_images = dict.fromkeys(("images_low", "images_high", "p_images_holm"), np.nan)
+    return SimpleNamespace(difference=difference, p_seeds_holm=p, **ends, **no_images)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "more_is_better", "words"),
+    [
+        (2.0, 0.01, True, "better: holds"),
+        (2.0, 0.2, True, "better: hint"),
+        (2.0, 0.01, False, "worse: holds"),
+        (-2.0, 0.01, True, "worse: holds"),
+        (-2.0, 0.2, False, "better: hint"),
+        (0.5, 0.01, True, "not told apart"),
+        (-0.5, 0.01, False, "not told apart"),
+    ],
+)
+def test_verdict(difference, p, more_is_better, words):
+    assert verdict(row(difference, p), more_is_better=more_is_better) == words
+
+
+def test_verdict_takes_a_level():
+    assert verdict(row(2.0, 0.01), level=0.001) == "better: hint"
+
+
+def test_interval_in_words():
+    assert with_interval(0.94, -0.36, 2.2) == "+0.9 [-0.4, +2.2]"
+    assert with_interval(-0.0501, -0.1, 0.04, digits=3) == "-0.050 [-0.100, +0.040]"
+    assert with_interval(0.94, np.nan, np.nan) == "+0.9"
+
+
+def test_values_by_seed():
+    rows = pd.DataFrame(
+        {"seed": [1, 0, 0], "method": ["ce", "ce", "nla"], "metric": "m", "value": [0.2, 0.1, 0.3]}
+    )
+    found = by_seed(rows, method="ce", metric="m")
+    assert found.to_dict() == {0: 0.1, 1: 0.2}
+    assert list(found.index) == [0, 1]
+    with pytest.raises(ValueError, match="choose more columns"):
+        by_seed(rows, metric="m")
