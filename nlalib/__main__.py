@@ -7,6 +7,7 @@ collect CONFIG   write the study's long tables from its finished runs: results, 
                  study, the seeds of which every run is done)
 show CONFIG      print the study's table and differences, and say where its files are
 publish CONFIG   copy the study's tables, predictions and figures to the committed folders
+keep CONFIG      keep what the finished runs of an unfinished study tell, before their folders go
 robustness CONFIG
                  write how finished runs stand up to corrupted test images, their calibration, and
                  the similarity of their classes; publish copies these tables too
@@ -30,7 +31,7 @@ from nlalib.data.splits import load_dataset
 from nlalib.paths import display_path
 from nlalib.prepare import audit
 from nlalib.report.leakage import leakage
-from nlalib.report.publish import collect, publish, readme, robustness, show
+from nlalib.report.publish import collect, keep, publish, readme, robustness, show
 from nlalib.report.studies import read_study
 
 
@@ -96,6 +97,7 @@ COMMANDS = {
     "check": check,
     "collect": collect,
     "show": show,
+    "keep": keep,
     "publish": publish,
     "robustness": robustness,
     "leakage": leakage,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,13 @@ from nlalib.report.collect import finished_part, study_epochs, study_table
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, markdown, read_table
 from nlalib.report.gate import Gate, study_gate
-from nlalib.report.records import predictions_file, write_predictions
+from nlalib.report.records import (
+    epochs_file,
+    kept_runs,
+    predictions_file,
+    predictions_of,
+    write_predictions,
+)
 from nlalib.report.studies import Study, read_study
 from nlalib.report.words import difference_in_words, difference_table
 
@@ -57,7 +64,30 @@ def collect(config: str, so_far: bool = False) -> None:
     if CANDIDATES_TABLE in _side_tables(study):
         tables[CANDIDATES_TABLE] = study_candidates(study)
     write_tables(study, tables)
-    write_predictions(study.runs.values(), study.name, study.folder / PREDICTIONS)
+    predictions = predictions_of(study.runs.values(), study.name)
+    write_predictions(predictions, study.folder / PREDICTIONS)
+
+
+def keep(config: str) -> None:
+    """Keep in results/ what finished runs of an unfinished study tell, before their folders go.
+
+    Their predictions and numbers over epochs: `collect` then needs no folder of theirs. The study's
+    results are published by `publish` alone, when it has ended.
+    """
+    study = read_study(config)
+    kept = kept_runs(study.name)
+    runs = {run_id: c for run_id, c in study.runs.items() if c.is_done or run_id in kept}
+    if not runs:
+        raise FileNotFoundError(f"no run of study {study.name} is done or kept")
+    part = replace(study, runs=runs)
+    # Both are read before either is written, as they may be made of what was kept before.
+    predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)
+    predictions_file(study.name).parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(predictions, predictions_file(study.name))
+    write_atomically(
+        epochs_file(study.name), lambda path: epochs.round(6).to_csv(path, index=False)
+    )
+    print(f"{study.name}: kept {len(runs)} of {len(study.runs)} runs")
 
 
 def _told_part(study: Study) -> Study:

@@ -115,16 +115,19 @@ def curve_rows(config: RunConfig) -> pd.DataFrame:
     return pd.concat([rows, fitted[rows.columns]], ignore_index=True)
 
 
-def write_predictions(configs: Iterable[RunConfig], study: str, path: Path) -> None:
-    """Write what runs predict to one file: `Record.predictions` with a column `run_id`."""
-    tables = []
-    for config in configs:
-        table = read_record(config, study).predictions
-        tables.append(table.assign(run_id=config.run_id))
+def predictions_of(configs: Iterable[RunConfig], study: str) -> pd.DataFrame:
+    """Return what runs predict in one table: `Record.predictions` with a column `run_id`."""
+    tables = [
+        read_record(config, study).predictions.assign(run_id=config.run_id) for config in configs
+    ]
     joined = pd.concat(tables, ignore_index=True)
-    joined = joined.astype({"run_id": "category", "image_id": "category"})
+    return joined.astype({"run_id": "category", "image_id": "category"})
+
+
+def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
+    """Write the table of `predictions_of`, about 50 kilobytes for 3,500 images of an epoch."""
     write_atomically(
-        path, lambda unfinished: joined.to_parquet(unfinished, index=False, compression="zstd")
+        path, lambda unfinished: predictions.to_parquet(unfinished, index=False, compression="zstd")
     )
 
 

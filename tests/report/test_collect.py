@@ -12,7 +12,7 @@ from nlalib.metrics import classification_metrics, vote_metrics
 from nlalib.report import collect, records
 from nlalib.report.collect import finished_part, run_rows, study_epochs, study_table
 from nlalib.report.frame import COLUMNS, SETTING
-from nlalib.report.records import read_record, write_predictions
+from nlalib.report.records import predictions_of, read_record, write_predictions
 from nlalib.training.config import RunConfig
 
 CONFIG = RunConfig(epochs=4, noise_rate=0.1)
@@ -164,7 +164,7 @@ def test_a_run_whose_folder_is_gone_gives_the_same_table(runs, monkeypatch):
     assert set(epochs.query("metric == 'fitted_accuracy_given'")["value"]) == {0.5}
     assert set(epochs.query("metric == 'fitted_accuracy_given'")["epoch"]) == {3}
     file = records.predictions_file("tiny")
-    write_predictions(study.runs.values(), "tiny", file)
+    write_predictions(predictions_of(study.runs.values(), "tiny"), file)
     assert file.stat().st_size < 100_000
     epochs.to_csv(records.epochs_file("tiny"), index=False)
     shutil.rmtree(CONFIG.folder)
@@ -172,6 +172,7 @@ def test_a_run_whose_folder_is_gone_gives_the_same_table(runs, monkeypatch):
     again = study_epochs(study)
     pd.testing.assert_frame_equal(again, epochs)
     # And once more from what was kept of what was kept.
-    write_predictions(study.runs.values(), "tiny", file.with_name("again.parquet"))
+    again = predictions_of(study.runs.values(), "tiny")
+    write_predictions(again, file.with_name("again.parquet"))
     one, other = map(pd.read_parquet, (file, file.with_name("again.parquet")))
     pd.testing.assert_frame_equal(one, other)

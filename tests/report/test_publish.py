@@ -94,6 +94,26 @@ def test_an_unfinished_study_is_collected_so_far(project, capsys):
     assert set(table["seed"]) == {0}
 
 
+def test_finished_runs_of_an_unfinished_study_are_kept(project, capsys):
+    """Run by run, each folder gone before the next is done; the study ends as if all were there."""
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    assert run("keep", study) == 1
+    assert "no run of study tiny is done or kept" in capsys.readouterr().err
+    for number, config in enumerate(read_study(study).runs.values()):
+        write_run(config, [2 + number > LABELS] * 4)
+        assert run("keep", study) == 0
+        assert f"kept {number + 1} of 4 runs" in capsys.readouterr().out
+        shutil.rmtree(config.folder)
+        # What is kept is no result yet.
+        with pytest.raises(FileNotFoundError, match="publish a finished study first"):
+            publish.headline_section()
+    assert run("collect", study) == 0
+    table = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
+    last = table.query("selection == 'last' and metric == 'overall_accuracy'")
+    assert last["value"].tolist() == pytest.approx([2 / 7, 3 / 7, 4 / 7, 5 / 7], abs=1e-6)
+
+
 def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     root, run = project
     (root / "runs" / "study-tiny").mkdir(parents=True)
