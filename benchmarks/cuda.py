@@ -1,0 +1,221 @@
+"""What a GPU gives: our epoch, the bare step, and that step as one CUDA graph, which is the limit.
+
+python -m benchmarks cuda
+
+A step is of both views of each image. The bare step is forward, cross-entropy, backward and Adam on
+tensors that lie on the card; played as one graph nothing waits for launches any more. An epoch is
+`nlalib.training.loop.train_epoch`: images, augmentation, the method `nla`, the records.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from epochs import plain_epoch
+from measuring import in_turns, record
+from PIL import Image
+from steps import CONFIG, labels_of, random_images
+from torch.nn import functional
+
+from nlalib.methods import make_method
+from nlalib.networks.registry import build_model
+from nlalib.training.batches import DeviceImages
+from nlalib.training.config import RunConfig
+from nlalib.training.devices import deterministic_algorithms, make_accelerator
+from nlalib.training.learner import Learner, make_optimizer
+from nlalib.training.loop import train_epoch
+from nlalib.training.recording import CudaRecorder, RecordedStep
+
+STEPS = 20  # of a measurement
+CASES = (
+    (224, "resnet18", 32),
+    (224, "resnet18", 128),
+    (112, "resnet18", 32),
+    (48, "resnet18_narrow32", 32),
+    (48, "resnet18_narrow32", 128),
+)
+LIMIT = "bare step as one graph"
+WORKER_SECONDS = 10
+
+
+def settings(size: int, network: str, batch: int) -> RunConfig:
+    return replace(
+        CONFIG,
+        image_size=size,
+        backbone=network,
+        batch_size=batch,
+        augmentation="released",
+        precision="bf16",
+        lr_schedule="exponential",
+    )
+
+
+def bare_steps(config: RunConfig, graph: bool) -> Callable[[], None]:
+    """Return a function that makes `STEPS` bare steps."""
+    device = make_accelerator(config.device, config.precision).device
+    model = build_model(config.backbone, 7, 0).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, capturable=graph)
+    side = config.image_size
+    views = torch.randn(2 * config.batch_size, 3, side, side, device=device)
+    views = views.to(memory_format=torch.channels_last)
+    labels = labels_of(config.batch_size).to(device)
+
+    def step():
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            logits = model(views).logits[: config.batch_size].float()
+        loss = functional.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return (loss.detach(),)
+
+    play, outputs = step, None
+    if graph:
+        recorder = CudaRecorder()
+        for _ in range(3):
+            recorder.warm_up(step, [])
+        play, outputs = recorder.record(step, [])
+
+    def steps():
+        for _ in range(STEPS):
+            last = play()
+        float((outputs or last)[0])  # wait for the device
+
+    return steps
+
+
+def our_epoch(config: RunConfig, images: np.ndarray, graph: bool, kept: bool) -> Callable[[], None]:
+    """Return a function that trains for one epoch on the images."""
+    accelerator = make_accelerator(config.device, config.precision)
+    device = accelerator.device
+    learner = Learner(build_model(config.backbone, 7, 0), make_method("nla"), config.view_order)
+    learner.to(device, memory_format=torch.channels_last)
+    if config.compile:
+        learner.model.compile()
+    optimizer, _, _ = make_optimizer(learner, config, 1, capturable=graph)
+    wrapped, optimizer = accelerator.prepare(learner, optimizer)
+    recorded = RecordedStep(CudaRecorder(), learner, print) if graph else None
+    stored = DeviceImages(images, device, kept)
+    targets = {"labels": labels_of(len(images)).to(device)}
+
+    def epoch():
+        with deterministic_algorithms(config.deterministic):
+            train_epoch(
+                config,
+                1,
+                accelerator=accelerator,
+                learner=wrapped,
+                optimizer=optimizer,
+                scheduler=None,
+                each_batch=False,
+                images=stored,
+                positions=np.arange(len(images)),
+                targets=targets,
+                recorded=recorded,
+            )
+
+    return epoch
+
+
+def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Callable]:
+    """Return what is compared in one case, each of as many images."""
+    images = random_images(STEPS * config.batch_size, config.image_size)
+    found = {"bare step, eager": bare_steps(config, False), LIMIT: bare_steps(config, on_gpu)}
+    for graph in {on_gpu, False}:
+        for kept in (True, False):
+            name = f"our epoch, {'graph' if graph else 'eager'}"
+            name += ", images kept" if kept else ", images brought"
+            found[name] = our_epoch(config, images, graph, kept)
+    strict = replace(config, deterministic=True)
+    found["our epoch, graph, deterministic"] = our_epoch(strict, images, on_gpu, True)
+    if compiled:
+        whole = replace(config, compile=True)
+        found["our epoch, graph, compiled"] = our_epoch(whole, images, on_gpu, True)
+    return found
+
+
+def one_case(size: int, network: str, batch: int, rounds: int, compiled: bool) -> pd.DataFrame:
+    config = settings(size, network, batch)
+    variants = variants_of(config, torch.cuda.is_available(), compiled)
+    seconds = in_turns(variants, rounds, time.perf_counter)
+    rates = {name: STEPS * batch / np.median(values) for name, values in seconds.items()}
+    shares = {
+        name: np.median(np.divide(seconds[LIMIT], values)) for name, values in seconds.items()
+    }
+    table = pd.DataFrame({"images_per_second": rates, "share_of_limit": shares})
+    table = table.rename_axis("variant").reset_index()
+    return table.assign(pixels=size, network=network, batch=batch, runs=1)
+
+
+def side_by_side(runs: int) -> pd.DataFrame:
+    """Several processes train on the one card at the same time, with or without MPS."""
+    words = [sys.executable, __file__, str(WORKER_SECONDS)]
+    processes = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(runs)
+    ]
+    for process in processes:
+        process.stdout.readline()  # it is ready
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    total = sum(float(process.communicate()[0].split()[-1]) for process in processes)
+    row = {"variant": "our epoch, graph, images kept", "images_per_second": total, "runs": runs}
+    return pd.DataFrame([{**row, "pixels": 112, "network": "resnet18", "batch": 32}])
+
+
+def worker(seconds: float) -> None:
+    """Be one of the runs: say when ready, begin when told, print images a second."""
+    config = settings(112, "resnet18", 32)
+    images = random_images(STEPS * config.batch_size, config.image_size)
+    epoch = our_epoch(config, images, torch.cuda.is_available(), True)
+    epoch()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        epoch()
+        done += len(images)
+    print(done / (time.perf_counter() - started), flush=True)
+
+
+def plain_loop(folder: Path) -> pd.DataFrame:
+    """The habits of released FER code, at 224 pixels; see `epochs`."""
+    files = [folder / f"{number}.jpg" for number in range(256)]
+    for file, pixels in zip(files, random_images(len(files), 100), strict=True):
+        Image.fromarray(pixels).save(file, quality=90)
+    epoch = plain_epoch(files, 224, "resnet18", 32)
+    seconds = in_turns({"plain loop fp32": epoch}, 2, time.perf_counter)["plain loop fp32"]
+    row = {"variant": "plain loop fp32", "images_per_second": len(files) / np.median(seconds)}
+    return pd.DataFrame([{**row, "pixels": 224, "network": "resnet18", "batch": 32, "runs": 1}])
+
+
+def driver() -> str:
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    return found.stdout.split("\n")[0].strip()
+
+
+def everything(quick: bool) -> None:
+    """All of it, in about four minutes; nothing where there is no CUDA device."""
+    if not torch.cuda.is_available():
+        print("cuda: there is no CUDA device, so nothing is measured")
+        return
+    rounds = 3 if quick else 7
+    tables = [one_case(*case, rounds, compiled=case == CASES[2]) for case in CASES]
+    tables += [side_by_side(runs) for runs in (1, 4, 16)]
+    with tempfile.TemporaryDirectory() as folder:
+        tables.append(plain_loop(Path(folder)))
+    table = pd.concat(tables, ignore_index=True)
+    record("cuda", table.assign(driver=driver(), cuda=torch.version.cuda))
+
+
+if __name__ == "__main__":
+    worker(float(sys.argv[1]))
