@@ -91,13 +91,13 @@ def one_number(
     from torch import nn
 
     from nlalib.data.pixels import image_array
-    from nlalib.networks.registry import register
+    from nlalib.networks.registry import register_backbone
     from nlalib.networks.representation import Representation
     from nlalib.training import batches as training
     from nlalib.training.config import RunConfig
     from nlalib.training.launch import train
 
-    @register("tiny")
+    @register_backbone("tiny")
     class Tiny(nn.Module):
         def __init__(self, num_classes: int):
             super().__init__()

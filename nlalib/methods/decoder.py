@@ -32,7 +32,7 @@ from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.recorded import prediction_records
 from nlalib.methods.targets import StoredTargets, probabilities_within
 
-TEMPERATURE = 2.0  # t of Wang and Isola
+_TEMPERATURE = 2.0  # t of Wang and Isola
 
 
 def uniformity_loss(embeddings: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def uniformity_loss(embeddings: Tensor) -> Tensor:
     directions = nn.functional.normalize(embeddings.float(), dim=1)
     first, second = torch.triu_indices(len(embeddings), len(embeddings), 1).to(embeddings.device)
     squared = 2 - 2 * (directions[first] * directions[second]).sum(dim=1)
-    return (-TEMPERATURE * squared).logsumexp(dim=0) - math.log(len(first))
+    return (-_TEMPERATURE * squared).logsumexp(dim=0) - math.log(len(first))
 
 
 class LabelDecoder(nn.Module):

@@ -15,7 +15,7 @@ distribution, which is a signal: people did disagree.
 """
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.targets import checked_votes, divergence, vote_shares
+from nlalib.methods.targets import checked_votes, divergence, vote_distribution
 
 
 @register("ldl")
@@ -28,5 +28,5 @@ class LabelDistribution(Method):
         checked_votes(training_set)
 
     def forward(self, output: ModelOutput):
-        losses = divergence(vote_shares(output.votes), output.logits)
+        losses = divergence(vote_distribution(output.votes), output.logits)
         return losses.mean(), {"kl_to_votes": losses.detach()}

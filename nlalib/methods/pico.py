@@ -30,7 +30,7 @@ from nlalib.methods.base import ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.targets import StoredTargets, identification_records, probabilities_within
 
-TEMPERATURE = 0.07  # T of the original
+_TEMPERATURE = 0.07  # T of the original
 EMBEDDING_WIDTH = 128
 NO_LABEL = -1  # of a place in the queue that was never filled
 
@@ -45,7 +45,7 @@ def contrastive_loss(queries: Tensor, others: Tensor, positives: Tensor, counted
     positives, counted : Tensor, (N, M) bool
         P and A of each query.
     """
-    similarities = (queries @ others.T / TEMPERATURE).masked_fill(~counted, -torch.inf)
+    similarities = (queries @ others.T / _TEMPERATURE).masked_fill(~counted, -torch.inf)
     log_shares = similarities - similarities.logsumexp(dim=1, keepdim=True)
     positives = positives & counted
     attracted = log_shares.masked_fill(~positives, 0.0).sum(dim=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_number
-from nlalib.methods.targets import checked_votes, divergence, vote_shares
+from nlalib.methods.targets import checked_votes, divergence, vote_distribution
 
 
 @register("self_distillation")
@@ -66,7 +66,7 @@ class SelfDistillation(Method):
 
     def forward(self, output: ModelOutput):
         samples = output.samples
-        to_votes = divergence(vote_shares(output.votes), output.logits)
+        to_votes = divergence(vote_distribution(output.votes), output.logits)
         # A row of zeros, before the first turn, has divergence 0 and no gradient.
         to_teacher = divergence(self.teacher(samples), output.logits)
         factor = self.weight * self.ramp_at(output.epoch, output.epochs)

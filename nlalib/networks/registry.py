@@ -41,7 +41,7 @@ class Backbone:
 BACKBONES: dict[str, Backbone] = {}
 
 
-def register(
+def register_backbone(
     name: str,
     *,
     smallest_image: int = _SMALLEST_IMAGE,

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from nlalib.networks.registry import register
+from nlalib.networks.registry import register_backbone
 from nlalib.networks.representation import Representation
 
 
-@register("resnet18")
+@register_backbone("resnet18")
 class ResNet18(ResNet):
     """torchvision's ResNet-18 with its state dict, returning a `Representation`."""
 
@@ -23,9 +23,9 @@ class ResNet18(ResNet):
         return Representation(self.fc(features), features, feature_map)
 
 
-@register("resnet10_narrow16_stride2", width=16, blocks=1, stride=2)
-@register("resnet18_narrow32", width=32)
-@register("resnet18_narrow16", width=16)
+@register_backbone("resnet10_narrow16_stride2", width=16, blocks=1, stride=2)
+@register_backbone("resnet18_narrow32", width=32)
+@register_backbone("resnet18_narrow16", width=16)
 class NarrowResNet(ResNet18):
     """A ResNet for small images: 3 x 3 stem, no pooling after it, fewer channels.
 

@@ -6,7 +6,7 @@ seconds, and most runs need no transformer.
 
 from typing import TYPE_CHECKING
 
-from nlalib.networks.registry import register
+from nlalib.networks.registry import register_backbone
 
 if TYPE_CHECKING:
     from nlalib.networks.face_transformer import FaceTransformer
@@ -54,4 +54,4 @@ def build_vit(num_classes: int, size: str = "vit_tiny_patch6") -> "FaceTransform
 
 for _name, _size in VIT_SIZES.items():
     _side = _size["image_size"]
-    register(_name, smallest_image=_side, largest_image=_side, size=_name)(build_vit)
+    register_backbone(_name, smallest_image=_side, largest_image=_side, size=_name)(build_vit)

@@ -160,7 +160,7 @@ def test_timm_is_imported_for_transformers_alone():
 def test_a_decorated_class_is_a_backbone_with_its_arguments(monkeypatch):
     monkeypatch.setattr(registry, "BACKBONES", {})
 
-    @registry.register("wide", smallest_image=20, width=5)
+    @registry.register_backbone("wide", smallest_image=20, width=5)
     class Wide(torch.nn.Linear):
         def __init__(self, num_classes, width):
             super().__init__(width, num_classes)

@@ -23,7 +23,7 @@ problem (three votes an image) this costs accuracy; `detached=True` does not.
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
 from nlalib.methods.nla.candidates import WeightedByNLA
-from nlalib.methods.targets import checked_votes, divergence, vote_shares
+from nlalib.methods.targets import checked_votes, divergence, vote_distribution
 
 
 @register("nla_soft")
@@ -36,7 +36,7 @@ class NLASoft(WeightedByNLA):
         checked_votes(training_set)
 
     def forward(self, output: ModelOutput):
-        shares = vote_shares(output.votes)
+        shares = vote_distribution(output.votes)
         probabilities = output.logits.softmax(dim=1)
         p_votes = (shares * probabilities).sum(dim=1)
         p_negative = ((1 - shares) * probabilities).amax(dim=1)
