@@ -270,3 +270,13 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
     with pytest.raises(FileNotFoundError, match=r"tiny_calibration\.csv is published.*robustness"):
         publish.publish(str(path))
     assert (tmp_path / "results" / "tiny.csv").read_text() == "older"
+
+
+def test_severities_are_those_of_the_sources():
+    """Noise, blur and contrast as in make_cifar_c.py; the occlusion is ours."""
+    assert SEVERITIES == {
+        "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+        "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),
+        "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+        "occlusion": (0.2, 0.3, 0.4, 0.5, 0.6),
+    }

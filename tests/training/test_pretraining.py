@@ -32,6 +32,7 @@ from nlalib.networks.registry import build_model
 from nlalib.paths import ROOT
 from nlalib.training import pretraining as masked_pretraining
 from nlalib.training import probing
+from nlalib.training.augmentation import EpochDraws
 from nlalib.training.pretrain_config import PretrainConfig, pretraining_table
 from nlalib.training.pretraining import (
     fine_tuning_runs,
@@ -561,3 +562,43 @@ def test_difference_of_equal_predictions_is_nothing():
     assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
     with pytest.raises(ValueError, match="10 labels, 9 and 10 predictions"):
         accuracy_difference(np.zeros(10, int), same[1:], same, seed=0)
+
+
+# Wiring of an epoch.
+
+
+def test_each_epoch_sees_its_training_images_with_its_own_draws_and_masks(
+    tiny, data, runs, monkeypatch
+):
+    """Of seed 3, with the training images in no order among others."""
+    config = replace(tiny, seed=3, epochs=2)
+    order = np.random.default_rng(0).permutation(len(data[0]))
+    index, images = data[0].iloc[order].reset_index(drop=True), data[1][order]
+    seen, masks = [], []
+    augment, epoch_masks = masked_pretraining.augment, masked_pretraining.EpochMasks
+
+    def spy(pixels, samples, draws, recipe):
+        seen.append((pixels.clone(), samples.clone(), draws.uniform.clone()))
+        return augment(pixels, samples, draws, recipe)
+
+    def noted(samples, patches, ratio, seed, epoch):
+        masks.append((samples, ratio, seed, epoch))
+        return epoch_masks(samples, patches, ratio, seed, epoch)
+
+    monkeypatch.setattr(masked_pretraining, "augment", spy)
+    monkeypatch.setattr(masked_pretraining, "EpochMasks", noted)
+    pretrain(config, index, images)
+    training = np.flatnonzero(index["part"] == "train")
+    steps = len(seen) // 2
+    for number, (pixels, samples, uniform) in enumerate(seen):
+        wanted = torch.from_numpy(images[training[samples]]).permute(0, 3, 1, 2)
+        assert torch.equal(pixels, wanted)
+        assert torch.equal(uniform, EpochDraws(len(training), 3, number // steps).uniform)
+    for epoch in range(2):
+        of_epoch = torch.cat([samples for _, samples, _ in seen[epoch * steps :][:steps]])
+        assert sorted(of_epoch.tolist()) == list(range(len(training)))
+        assert (len(training), config.mask_ratio, 3, epoch) in masks
+    held_out = int((index["part"] == "held_out").sum())
+    assert {entry for entry in masks if entry[0] == held_out} == {
+        (held_out, config.mask_ratio, 3, config.epochs)
+    }
