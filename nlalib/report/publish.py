@@ -11,6 +11,7 @@ import yaml
 from nlalib.files import write_atomically
 from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
+from nlalib.report.claims import in_short, ledger
 from nlalib.report.collect import finished_part, study_epochs, study_table
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, markdown, read_table
@@ -260,7 +261,13 @@ def _published(study: str, ending: str = "") -> pd.DataFrame:
     return read_table(path)
 
 
+def claims_section() -> str:
+    """Return the ledger of claims in short, as Markdown."""
+    return markdown(in_short(ledger()))
+
+
 README_SECTIONS: dict[str, Callable[[], str]] = {
+    "claims": claims_section,
     "headline table": headline_section,
     "differences": differences_section,
 }
@@ -272,7 +279,11 @@ def readme_marks(section: str) -> tuple[str, str]:
 
 
 def readme() -> None:
-    """Write `README_SECTIONS` into README.md, each between its two marks."""
+    """Write results/claims.csv, and `README_SECTIONS` into README.md, each between its marks."""
+    claims = ledger().round(6)
+    write_atomically(
+        ROOT / "results" / "claims.csv", lambda unfinished: claims.to_csv(unfinished, index=False)
+    )
     path = ROOT / "README.md"
     text = path.read_text()
     for name, section in README_SECTIONS.items():
