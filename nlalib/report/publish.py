@@ -262,8 +262,35 @@ def _published(study: str, ending: str = "") -> pd.DataFrame:
 
 
 def claims_section() -> str:
-    """Return the ledger of claims in short, as Markdown."""
-    return markdown(in_short(ledger()))
+    """Return the answer in sentences, and the ledger of claims in short, as Markdown."""
+    claims = ledger()
+    return f"{answer(claims)}\n\n{markdown(in_short(claims))}"
+
+
+def answer(claims: pd.DataFrame) -> str:
+    """Return what the ledger says as a whole, and how far the study that can tell has come."""
+    numbers = {
+        verdict: sorted(claims.loc[claims["verdict"] == verdict, "number"].unique())
+        for verdict in ("verified", "falsified")
+    }
+    told = [
+        f"{verdict}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
+        for verdict, of in numbers.items()
+        if of
+    ]
+    tables = (_published("noise", ending) for ending in ("", "_epochs"))
+    gate = gate_of(read_study("configs/noise.yaml"), *tables)
+    main = read_study("configs/face.yaml")
+    run = len(kept_runs(main.name) & set(main.runs))
+    return (
+        f"**Does it work? {' '.join(told) or 'These runs cannot tell yet.'}** The finished grids "
+        f"start from random weights and stop after six epochs, and their gate is {gate}. Such runs "
+        "see how a network begins to learn, and could have found nothing: each verdict on them is "
+        "*inconclusive*. The study that can tell starts from a network that knows faces and trains "
+        "until cross-entropy has fitted its labels "
+        f"([configs/face.yaml](configs/face.yaml)): {run} of its {len(main.runs)} runs are done "
+        "and kept in `results/predictions/`, and no verdict is drawn before all are."
+    )
 
 
 README_SECTIONS: dict[str, Callable[[], str]] = {

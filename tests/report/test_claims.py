@@ -1,0 +1,146 @@
+"""The ledger of claims: recomputed from the published tables, and its verdicts by hand."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from nlalib.report import claims
+from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, in_short, ledger
+from places import ROOT
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return ledger()
+
+
+def test_published_ledger_is_what_the_tables_say(table):
+    """So no sentence outlives its number: `make readme` writes it anew."""
+    found = pd.read_csv(ROOT / "results" / "claims.csv")
+    expected = table.round(6).convert_dtypes().astype(object)
+    found = found.convert_dtypes().astype(object)
+    assert list(found.columns) == list(expected.columns)
+    for name in found:
+        for one, other in zip(found[name], expected[name], strict=True):
+            if pd.isna(one) or pd.isna(other):
+                assert pd.isna(one), name
+                assert pd.isna(other), name
+            elif isinstance(one, str):
+                assert one == other
+            else:
+                assert one == pytest.approx(other, abs=2e-6), name
+
+
+def test_fourteen_claims_in_two_regimes(table):
+    assert [claim.number for claim in CLAIMS] == list(range(1, 15))
+    assert set(table.groupby("number")["regime"].nunique()) == {2}
+    assert set(table["verdict"]) <= {"verified", "falsified", "toy", "inconclusive", "not run"}
+    there = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert set(table.loc[table["verdict"] != "not run", "shown_in"]) <= there
+
+
+def rows_of(file: str, **wanted) -> list[dict]:
+    with (ROOT / "results" / file).open() as lines:
+        return [row for row in csv.DictReader(lines) if all(row[k] == v for k, v in wanted.items())]
+
+
+@pytest.mark.parametrize(
+    ("number", "file", "metric", "method", "other", "more"),
+    [
+        (1, "noise.csv", "overall_accuracy", "nla", "ce", {"noise_rate": "0.0"}),
+        (2, "noise.csv", "mean_accuracy", "nla", "ce", {"noise_rate": "0.0"}),
+        (8, "noise.csv", "overall_accuracy", "nla", "ce", {"noise_rate": "0.2"}),
+        (10, "noise.csv", "overall_accuracy", "nla", "eac", {"noise_rate": "0.2"}),
+        (9, "imbalance.csv", "mean_accuracy", "nla", "ce", {"imbalance_factor": "100.0"}),
+    ],
+)
+@pytest.mark.parametrize("rule", ["last", "best_validation"])
+def test_differences_by_a_plain_loop(table, number, file, metric, method, other, more, rule):
+    values = {}
+    for row in rows_of(file, metric=metric, selection=rule, **more):
+        if row["method"] in (method, other):
+            values[row["method"], row["seed"]] = float(row["value"])
+    gains = [values[method, seed] - values[other, seed] for seed in "012"]
+    found = table[(table["number"] == number) & (table["regime"] == SHORT)]
+    found = found[found["selection"] == rule].iloc[0]
+    assert found["difference"] == pytest.approx(np.mean(gains))
+    reach = stats.t.ppf(0.975, 2) * np.std(gains, ddof=1) / np.sqrt(3)
+    assert found["low"] == pytest.approx(np.mean(gains) - reach)
+
+
+@pytest.mark.parametrize(
+    ("number", "metric", "chance", "rate"),
+    [
+        (5, "entropy_correlation_weight", None, "0.0"),
+        (6, "auroc_within_label_low_weight", 0.5, "0.2"),
+        (7, "minority_share_of_top_weight", "minority_share_of_samples", "0.0"),
+    ],
+)
+def test_facts_of_the_last_epoch_by_a_plain_loop(table, number, metric, chance, rate):
+    of_last = rows_of("noise_epochs.csv", method="nla", noise_rate=rate, epoch="5")
+    values = {(row["metric"], row["seed"]): float(row["value"]) for row in of_last}
+    gains = [
+        values[metric, seed] - (values[chance, seed] if isinstance(chance, str) else chance or 0)
+        for seed in "012"
+    ]
+    found = table[(table["number"] == number) & (table["regime"] == SHORT)]
+    assert found["difference"].tolist() == pytest.approx([np.mean(gains)])
+
+
+def test_less_is_better_turns_the_sign(table):
+    ece = {
+        (row["method"], row["seed"]): float(row["value"])
+        for row in rows_of("weak.csv", metric="ece", selection="last")
+        if row["backbone"] == "resnet10_narrow16_stride2"
+        and row["settings"] in ("", "candidate_threshold=2.0")
+    }
+    gains = [ece["ce", seed] - ece["proden", seed] for seed in "012"]
+    found = table[(table["number"] == 13) & (table["selection"] == "last")].iloc[0]
+    assert found["difference"] == pytest.approx(np.mean(gains))
+
+
+CONTRAST = CLAIMS[0].short
+NO_IMAGES = (float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "images", "gains", "passed", "verdict"),
+    [
+        (0.01, 0.03, (0.005, 0.04), [0.01, 0.02, 0.03], True, "verified"),
+        (0.01, 0.03, NO_IMAGES, [0.01, 0.02, 0.03], True, "verified"),
+        (0.01, 0.03, (-0.005, 0.04), [0.01, 0.02, 0.03], True, "inconclusive"),
+        (-0.03, -0.01, (-0.04, -0.005), [-0.01, -0.02, -0.03], True, "falsified"),
+        # Shown to be equal: the claimed lead is not there.
+        (-0.001, 0.002, (-0.003, 0.004), [0.0, 0.001, 0.0005], True, "falsified"),
+        (-0.05, 0.06, (-0.03, 0.04), [-0.03, 0.001, 0.04], True, "inconclusive"),
+        # Runs that could not tell.
+        (0.01, 0.03, (0.005, 0.04), [0.01, 0.02, 0.03], False, "inconclusive"),
+        (float("nan"), float("nan"), (0.005, 0.04), [0.02], True, "inconclusive"),
+    ],
+)
+def test_verdicts_by_hand(low, high, images, gains, passed, verdict):
+    found = {"low": low, "high": high}
+    assert claims._verdict(found, images, np.array(gains), passed, CONTRAST) == verdict
+
+
+def test_a_fact_at_its_chance_level_is_not_falsified():
+    """Equal within a point is said of accuracies, which have that unit."""
+    of_fact = replace(CONTRAST, chance=0.0)
+    found = {"low": -0.001, "high": 0.001}
+    assert claims._verdict(found, NO_IMAGES, [0.0, 0.0005], True, of_fact) == "inconclusive"
+
+
+def test_first_screen_has_a_row_a_claim_and_both_rules_where_they_differ(table):
+    short = in_short(table)
+    assert len(short) == 14
+    changed = table.copy()
+    of_eight = (changed["number"] == 8) & (changed["regime"] == SHORT)
+    changed.loc[of_eight & (changed["selection"] == "last"), "verdict"] = "verified"
+    words = in_short(changed).loc[7, SHORT]
+    assert words.startswith("verified: ")
+    assert "epoch chosen on held-out images inconclusive: " in words
+    assert set(short[CONVERGED][short[CONVERGED] == "not run"]) <= {"not run"}
