@@ -7,14 +7,11 @@ wrinkles are two small maps multiplied onto the skin.
 import cv2
 import numpy as np
 
+from nlalib.faces.canvas import SMALLEST_CANVAS, Canvas, scaled
 from nlalib.faces.geometry import (
     ALONG,
     CIRCLE,
     MIRROR_STROKE,
-    FaceParameters,
-    Identity,
-    Pose,
-    Scene,
     action_units,
     brow_strokes,
     crease_strokes,
@@ -25,12 +22,9 @@ from nlalib.faces.geometry import (
     project_all,
     stroke_outlines,
 )
+from nlalib.faces.head import paint_behind, paint_hair
+from nlalib.faces.parameters import FaceParameters, Identity, Pose, Scene
 
-# OpenCV's threads cost more than they save on pictures this small, and draw the same pixels.
-cv2.setNumThreads(1)
-
-_SHIFT = 4  # OpenCV's fixed point: 1/16 pixel
-_SMALLEST_CANVAS = 96  # pixels: OpenCV's thinnest line, one pixel, is too thick for less
 _LIP_LINE = np.array([0.0, 0.0022])  # half the thickness of the line between closed lips
 _SHADING_SIZE = 32  # side of the map of soft shading before it is enlarged
 _SHADING_GRID = (np.arange(_SHADING_SIZE, dtype=np.float32) + 0.5) / _SHADING_SIZE
@@ -75,156 +69,31 @@ def _shading(parameters: FaceParameters, units: dict[str, float]) -> np.ndarray:
     return 1 + np.stack([light + red, light - 0.6 * red, light - 0.6 * red], axis=-1)
 
 
-class _Canvas:
-    """An image, and drawing on it in fractions of its side."""
-
-    def __init__(self, image: np.ndarray) -> None:
-        self.image, self.side = image, image.shape[0]
-        self.skin = np.zeros(image.shape[:2], np.uint8)  # above 0 where skin was painted
-
-    def _fixed(self, points: np.ndarray) -> np.ndarray:
-        # OpenCV counts from the first pixel's centre, the fractions from the image's corner.
-        return (points * (self.side << _SHIFT) - 0.5 * (1 << _SHIFT)).astype(np.int32)
-
-    def fill(self, points: np.ndarray, colour: tuple) -> None:
-        cv2.fillPoly(self.image, [self._fixed(points)], colour, cv2.LINE_AA, _SHIFT)
-
-    def fill_skin(self, points: np.ndarray, colour: tuple) -> None:
-        self.fill(points, colour)
-        cv2.fillPoly(self.skin, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
-
-    def line(self, points: np.ndarray, colour: tuple, width: float, closed: bool = False) -> None:
-        thickness = max(1, round(width * self.side))
-        cv2.polylines(
-            self.image, [self._fixed(points)], closed, colour, thickness, cv2.LINE_AA, _SHIFT
-        )
-
-
-def _scaled(colour: tuple, factor: float) -> tuple:
-    return tuple(min(255.0, factor * channel) for channel in colour)
-
-
-# Hair style: volume, hairline's height, exponent of its curve (large: square), lower end behind.
-_HAIR = {
-    "bald": (0.0, -1.05, 2.0, 0.0),
-    "receding": (0.05, -0.93, 2.5, 0.0),
-    "short": (0.10, -0.76, 5.0, 0.0),
-    "fringe": (0.14, -0.50, 9.0, 0.4),
-    "parted": (0.15, -0.74, 3.5, 0.9),
-    "long": (0.16, -0.76, 3.0, 1.5),
-    "curly": (0.28, -0.70, 5.0, 0.7),
-    "headscarf": (0.20, -0.66, 3.2, 1.5),
-    "cap": (0.12, -0.60, 14.0, 0.0),
-}
-_BACK = np.linspace(0.0, 1.0, 9)  # down the hair behind: widest half-way, rounded at the ends
-_BACK_BULGE = np.sqrt(np.sin(np.pi * (0.08 + 0.92 * _BACK)))
-# Neck (its upper four points of half-width 1) and shoulders.
-_TRUNK = np.array(
-    [(-1.15, 1.25), (-1, 0.5), (1, 0.5), (1.15, 1.25), (0.9, 1.6), (-0.9, 1.6),
-     (-1.7, 2.4), (-1.45, 1.45), (-0.5, 1.2), (-0.3, 1.27), (0, 1.36), (0.3, 1.27), (0.5, 1.2),
-     (1.45, 1.45), (1.7, 2.4)]
-)  # fmt: skip
-# Both ears and their hollows, for a face of half-width 0.5.
-_EARS = np.concatenate(
-    [CIRCLE * (0.085, 0.17) + (s * 0.515, 0.02) for s in (-1, 1)]
-    + [CIRCLE * (0.04, 0.10) + (s * 0.53, 0.01) for s in (-1, 1)]
-)
-
-
-def _paint_behind(canvas: _Canvas, parameters: FaceParameters) -> None:
-    """Paint hair behind the head, neck, shoulders and ears."""
-    identity, pose = parameters.identity, parameters.pose
-    volume, _, _, length = _HAIR[identity.hair_style]
-    body = Pose(0.5 * pose.yaw, 0.0, 0.3 * pose.roll, pose.scale, pose.shift)
-    wide = identity.face_width + volume
-    fabric = identity.clothes if identity.hair_style in ("headscarf", "cap") else identity.hair
-    if length:
-        half = wide - 0.25 + 0.30 * _BACK_BULGE
-        left = np.array([-half, -0.5 + (length + 0.5) * _BACK]).T
-        back = np.concatenate([left, (left * (-1, 1))[::-1]])
-        back = project(back, Pose(0.0, 0.0, 0.7 * pose.roll, pose.scale, pose.shift), depth=0)
-        canvas.fill(back, _scaled(fabric, 0.62))
-    neck = 0.36 + 0.1 * (identity.jaw < 0.8)
-    trunk = _TRUNK.copy()
-    trunk[:4, 0] *= neck
-    trunk = project(trunk, body, depth=0)
-    canvas.fill_skin(trunk[:6], _scaled(identity.skin, 0.80))
-    canvas.fill(trunk[6:], identity.clothes)
-    if identity.hair_style == "headscarf":
-        canvas.fill(back, _scaled(fabric, 0.9))
-        return
-    ears = project(_EARS + np.sign(_EARS[:, :1]) * (identity.face_width - 0.5, 0), pose, depth=0)
-    for start, tone in ((0, 0.92), (20, 0.92), (40, 0.72), (60, 0.72)):
-        canvas.fill_skin(ears[start : start + 20], _scaled(identity.skin, tone))
-
-
-_OVER = np.linspace(np.pi, 2 * np.pi, 22)  # from the left temple over the skull
-_SKULL = np.array([np.sign(np.cos(_OVER)) * np.abs(np.cos(_OVER)) ** 0.72, np.sin(_OVER)]).T
-_ACROSS = np.linspace(1.0, -1.0, 17)
-
-
-def _paint_hair(canvas: _Canvas, parameters: FaceParameters) -> None:
-    """Paint the hair (or fabric) in front of the head."""
-    identity, pose = parameters.identity, parameters.pose
-    style, side = identity.hair_style, identity.hair_side
-    if style == "bald":
-        return
-    volume, hairline, exponent, _ = _HAIR[style]
-    colour = identity.clothes if style in ("headscarf", "cap") else identity.hair
-    bumps = 0.04 * np.sin(2.4 * np.arange(22))[:, None] if style == "curly" else 0.0
-    wide = identity.face_width + 0.7 * volume
-    outer = _SKULL * (wide, 1.06 + volume) * (1 + bumps)
-    along = _ACROSS
-    end = {"headscarf": 0.9, "long": 0.45, "curly": 0.15, "receding": -0.25}.get(style, -0.12)
-    if style == "parted":
-        hairline = hairline + 0.16 * np.clip(-along * side + 0.3, -1, 1)
-    bend = np.abs(along) ** exponent
-    line = hairline + (end - hairline) * bend
-    edge = 0.98 if style in ("short", "cap", "receding", "fringe", "parted") else 0.90
-    inner = np.array([edge * identity.face_width * along, line]).T
-    if style in ("long", "headscarf", "curly"):
-        tip = end + 0.3  # locks taper off
-        low = np.array([(0.06 - wide, tip), (wide - 0.06, tip)])
-        outer = np.concatenate([low[:1], outer, low[1:]])
-    rim = project(inner, pose)
-    canvas.fill(np.concatenate([project(outer, pose), rim]), colour)
-    # Strands, a sheen, and the shadow that the hair throws on the forehead.
-    for share, factor in ((0.25, 1.12), (0.5, 1.18), (0.8, 0.85)):
-        arc = outer[3:-3] * (0.96 - 0.28 * share, 0.0) + (0, 1) * (
-            outer[3:-3, 1:] * (1 - share) + share * np.minimum(outer[3:-3, 1:], -0.75)
-        )
-        if style in ("short", "fringe", "parted", "long", "curly"):
-            canvas.line(project(arc, pose, depth=1 - 0.3 * share), _scaled(colour, factor), 0.004)
-    if style == "cap":
-        brim = np.array([(-0.66, -0.62), (-0.5, -0.78), (0.5, -0.78), (0.66, -0.62), (0, -0.46)])
-        canvas.fill(project(brim, pose, lift=0.12), _scaled(colour, 0.7))
-
-
-def _paint_eye(canvas: _Canvas, eye: dict[str, np.ndarray], identity: Identity) -> None:
+def _paint_eye(canvas: Canvas, eye: dict[str, np.ndarray], identity: Identity) -> None:
     """Paint an eye; its outlines are fractions of the image."""
     canvas.fill(eye["white"], (226, 222, 218))
     canvas.fill(eye["iris"], identity.iris)
     canvas.fill(eye["pupil"], (18, 14, 14))
     canvas.fill(eye["glint"], (250, 250, 250))
     upper, lower = eye["white"][:13], eye["white"][13:]
-    canvas.line(lower, _scaled(identity.skin, 0.62), 0.004)
+    canvas.line(lower, scaled(identity.skin, 0.62), 0.004)
     canvas.line(
         upper,
-        _scaled(identity.skin, 0.30 - 0.15 * identity.lashes),
+        scaled(identity.skin, 0.30 - 0.15 * identity.lashes),
         0.008 + 0.006 * identity.lashes,
     )
 
 
 def _paint_mouth(
-    canvas: _Canvas, lips: dict[str, np.ndarray], identity: Identity, units: dict
+    canvas: Canvas, lips: dict[str, np.ndarray], identity: Identity, units: dict
 ) -> None:
     """Paint lips, and where they part teeth and tongue; outlines in fractions of the image."""
     upper, lower, top, bottom = (lips[k] for k in ("upper", "lower", "upper_inner", "lower_inner"))
-    canvas.fill(np.concatenate([upper, bottom[::-1]]), _scaled(identity.lips, 0.88))
+    canvas.fill(np.concatenate([upper, bottom[::-1]]), scaled(identity.lips, 0.88))
     canvas.fill(np.concatenate([top, lower[::-1]]), identity.lips)
     gap = bottom - top
     opening = np.concatenate([top - 0.08 * gap - _LIP_LINE, (bottom + _LIP_LINE)[::-1]])
-    canvas.fill(opening, _scaled(identity.lips, 0.33))
+    canvas.fill(opening, scaled(identity.lips, 0.33))
     height = np.linalg.norm(gap[6])
     if height < 0.012:
         return
@@ -235,17 +104,17 @@ def _paint_mouth(
     canvas.fill(np.concatenate([top, (top + share * gap)[::-1]]), (236, 232, 222))
     if units["jaw_drop"] > 0.4:
         tongue = np.concatenate([bottom - 0.32 * gap, bottom[::-1]])[2:-2]
-        canvas.fill(tongue, _scaled(identity.lips, 0.72))
+        canvas.fill(tongue, scaled(identity.lips, 0.72))
     shown = max(units["lip_stretch"], units["upper_lip_raise"])
     if shown > 0.2:
         share = np.minimum(0.014 * shown / height, 0.3) * (1 - ALONG[:, None] ** 8)
         canvas.fill(np.concatenate([bottom - share * gap, bottom[::-1]]), (222, 216, 204))
 
 
-def _shade_skin(canvas: _Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
+def _shade_skin(canvas: Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
     """Multiply soft shading and wrinkles onto the skin painted so far."""
     side, creases = canvas.side, crease_strokes(parameters.identity, units)
-    folds = _Canvas(np.zeros((side, side), np.uint8))
+    folds = Canvas(np.zeros((side, side), np.uint8))
     outlines = stroke_outlines(creases, parameters.pose)
     for outline, darkness in zip(outlines, creases[:, 9].tolist(), strict=True):
         folds.fill(outline, min(150.0 * darkness, 160.0))
@@ -255,7 +124,7 @@ def _shade_skin(canvas: _Canvas, parameters: FaceParameters, units: dict[str, fl
     cv2.copyTo(cv2.multiply(canvas.image, shade, dtype=cv2.CV_8U), canvas.skin, canvas.image)
 
 
-def _paint_features(canvas: _Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
+def _paint_features(canvas: Canvas, parameters: FaceParameters, units: dict[str, float]) -> None:
     """Paint eyes, nostrils, brows, moustache and mouth."""
     identity, pose = parameters.identity, parameters.pose
     for s in (-1, 1):
@@ -263,7 +132,7 @@ def _paint_features(canvas: _Canvas, parameters: FaceParameters, units: dict[str
         _paint_eye(canvas, project_all(eye, pose), identity)
         nostril = CIRCLE * (0.032, 0.018) + (s * 0.45 * identity.nose_width, identity.nose_length)
         nostril[:, 1] -= 0.03 * units["nose_wrinkle"]
-        canvas.fill(project(nostril, pose, lift=0.08), _scaled(identity.skin, 0.42))
+        canvas.fill(project(nostril, pose, lift=0.08), scaled(identity.skin, 0.42))
     share = identity.brow_darkness
     brow = [
         share * h + (1 - share) * 0.8 * k for h, k in zip(identity.hair, identity.skin, strict=True)
@@ -280,21 +149,21 @@ def _paint_features(canvas: _Canvas, parameters: FaceParameters, units: dict[str
     _paint_mouth(canvas, project_all(lips, pose), identity, units)
 
 
-def _paint_beard(canvas: _Canvas, parameters: FaceParameters, head: np.ndarray) -> None:
+def _paint_beard(canvas: Canvas, parameters: FaceParameters, head: np.ndarray) -> None:
     """Blend a beard over jaw and cheeks; `head` in face coordinates."""
     identity, along = parameters.identity, ALONG
     jaw = head[(head[:, 1] > -0.05)]
     jaw = jaw[np.argsort(-jaw[:, 0] / (1.2 + jaw[:, 1]))] * 1.01
     inner = np.array([0.86 * identity.face_width * along, 0.02 + 0.46 * (1 - np.abs(along) ** 3)]).T
-    mask = _Canvas(np.zeros(canvas.image.shape[:2], np.uint8))
+    mask = Canvas(np.zeros(canvas.image.shape[:2], np.uint8))
     mask.fill(project(np.concatenate([jaw, inner]), parameters.pose), 255)
     soft = cv2.blur(mask.image, (canvas.side // 24 | 1, canvas.side // 24 | 1))
     weight = (soft.astype(np.float32) * (identity.beard / 255))[..., None]
     canvas.image[:] = canvas.image + weight * (np.float32(identity.hair) - canvas.image)
 
 
-def _paint_glasses(canvas: _Canvas, identity: Identity, pose: Pose) -> None:
-    rim = _scaled((110, 100, 90), 1 - identity.glasses)
+def _paint_glasses(canvas: Canvas, identity: Identity, pose: Pose) -> None:
+    rim = scaled((110, 100, 90), 1 - identity.glasses)
     for s in (-1, 1):
         lens = CIRCLE * (0.24, 0.19) + (s * identity.eye_spacing, -0.10)
         canvas.line(project(lens, pose, lift=0.06), rim, 0.008, closed=True)
@@ -302,7 +171,7 @@ def _paint_glasses(canvas: _Canvas, identity: Identity, pose: Pose) -> None:
     canvas.line(project(bridge, pose, lift=0.1), rim, 0.008)
 
 
-def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
+def _paint_occlusion(canvas: Canvas, parameters: FaceParameters) -> None:
     """Paint what hides a part of the face."""
     identity, pose, scene = parameters.identity, parameters.pose, parameters.scene
     a, b, c = scene.occlusion_place
@@ -310,10 +179,10 @@ def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
     if scene.occlusion == "hand":
         side = 1 if a > 0.5 else -1
         palm = np.array([side * (0.15 + 0.5 * b), 0.95 - 0.3 * c])
-        skin = _scaled(identity.skin, 0.93)
+        skin = scaled(identity.skin, 0.93)
         up = np.array([-side * (0.5 - 0.6 * b), -0.75])
         across = np.array([0.15, -0.06 * side])
-        for width, tone in ((0.086, _scaled(identity.skin, 0.55)), (0.070, skin)):
+        for width, tone in ((0.086, scaled(identity.skin, 0.55)), (0.070, skin)):
             for finger, reach in ((-1.5, 0.85), (-0.5, 1.0), (0.5, 0.95), (1.5, 0.75)):
                 root = palm + across * finger
                 points = project(np.stack([root, root + up * reach]), pose, lift=0.1)
@@ -327,13 +196,13 @@ def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
         for step in (0.18, 0.42, 0.66):
             left, right = top + step - 0.1 * b, top + step - 0.1 * c
             fold = np.array([(-0.8, left), (0, top + step), (0.8, right)])
-            canvas.line(project(fold, pose), _scaled(colour, 0.72), 0.012)
+            canvas.line(project(fold, pose), scaled(colour, 0.72), 0.012)
     elif scene.occlusion == "hair":
         side = 1 if a > 0.5 else -1
         low, near = 0.2 + 0.4 * b, 0.40 - 0.2 * c
         lock = np.array([(0.05, -1.0), (0.5, -1.0), (0.78, -0.7), (0.80, low + 0.1), (0.62, low),
                          (near + 0.1, 0.1), (near, -0.25), (0.15, -0.60)])  # fmt: skip
-        canvas.fill(project(lock * (side, 1), pose, lift=0.05), _scaled(identity.hair, 0.9))
+        canvas.fill(project(lock * (side, 1), pose, lift=0.05), scaled(identity.hair, 0.9))
     elif scene.occlusion == "sunglasses":
         for s in (-1, 1):
             lens = CIRCLE * (0.23, 0.16 + 0.03 * a) + (s * identity.eye_spacing, -0.11)
@@ -346,7 +215,7 @@ def _paint_occlusion(canvas: _Canvas, parameters: FaceParameters) -> None:
         cos, sin = np.cos(turn), np.sin(turn)
         corners = corners @ np.array([(cos, sin), (-sin, cos)])
         canvas.fill(project(corners + middle, pose, depth=0), colour)
-        canvas.fill(project(0.8 * corners + middle, pose, depth=0), _scaled(colour, 1.3))
+        canvas.fill(project(0.8 * corners + middle, pose, depth=0), scaled(colour, 1.3))
 
 
 _LIGHT_GRID = np.array([-0.75, -0.25, 0.25, 0.75], dtype=np.float32)
@@ -396,16 +265,16 @@ def draw_face(parameters: FaceParameters, size: int) -> np.ndarray:
         raise ValueError(f"size is {size}; expected at least 8 pixels")
     pose, scene = parameters.pose, parameters.scene
     units = action_units(parameters)
-    side = size * max(1, -(-_SMALLEST_CANVAS // size))
-    canvas = _Canvas(cv2.resize(scene.background, (side, side), interpolation=cv2.INTER_CUBIC))
+    side = size * max(1, -(-SMALLEST_CANVAS // size))
+    canvas = Canvas(cv2.resize(scene.background, (side, side), interpolation=cv2.INTER_CUBIC))
     head = head_outline(parameters.identity, units)
-    _paint_behind(canvas, parameters)
+    paint_behind(canvas, parameters)
     canvas.fill_skin(project(head, pose), parameters.identity.skin)
     _shade_skin(canvas, parameters, units)
     if parameters.identity.beard:
         _paint_beard(canvas, parameters, head)
     _paint_features(canvas, parameters, units)
-    _paint_hair(canvas, parameters)
+    paint_hair(canvas, parameters)
     if parameters.identity.glasses:
         _paint_glasses(canvas, parameters.identity, pose)
     _paint_occlusion(canvas, parameters)

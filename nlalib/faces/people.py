@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nlalib.faces.geometry import HAIR_STYLES, OCCLUSIONS, Identity, Pose, Scene
+from nlalib.faces.parameters import HAIR_STYLES, OCCLUSIONS, Identity, Pose, Scene
 
 # Colours, shares and, below, the ranges of identity, pose and scene are chosen by us for variety;
 # they are not measured on any population.

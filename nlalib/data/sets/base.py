@@ -129,8 +129,8 @@ def tolerated_missing(images: int) -> int:
     return max(TOLERATED_IMAGES, int(TOLERATED_SHARE * images))
 
 
-def count_differences(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """Return where the images of a split and class are not as many as expected.
+def class_table(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """Return how many images of each split and class were expected, and how many there are.
 
     Parameters
     ----------
@@ -142,15 +142,8 @@ def count_differences(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int
     Returns
     -------
     pandas.DataFrame
-        `split`, `expression`, `expected`, `found`; no rows if all agree. Noisy labels differ, as
-        they should.
+        `split`, `expression`, `expected`, `found`, in the order of `counts`.
     """
-    table = class_table(index, counts)
-    return table[table["expected"] != table["found"]].reset_index(drop=True)
-
-
-def class_table(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """Return expected and found images of every split and class, as `count_differences` does."""
     found = index.value_counts(["split", "label"]).to_dict()
     table = pd.DataFrame(
         [(split, name, count) for split in counts for name, count in counts[split].items()],

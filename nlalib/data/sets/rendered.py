@@ -22,7 +22,8 @@ from nlalib.data.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, chec
 from nlalib.data.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
 from nlalib.data.sets.base import DataSet
 from nlalib.faces.drawing import draw_face
-from nlalib.faces.geometry import ACTION_UNITS, FaceParameters, face_landmarks
+from nlalib.faces.geometry import face_landmarks
+from nlalib.faces.parameters import ACTION_UNITS, FaceParameters
 from nlalib.faces.people import draw_identity, draw_pose, draw_scene
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from nlalib.data.index import LANDMARK_COLUMNS, LANDMARKS
 from nlalib.data.labels import class_id
-from nlalib.data.sets.base import count_differences
+from nlalib.data.sets.base import class_table
 from nlalib.data.sets.rafdb import (
     COUNTS,
     LABEL_FILE,
@@ -188,6 +188,10 @@ def test_an_image_in_two_files_is_refused(tmp_path):
         pytest.skip("this file system does not tell .jpg from .JPG")
     with pytest.raises(ValueError, match=r"image_id .* more than once, first 'train_00001'"):
         read_rafdb(tmp_path)
+
+
+def count_differences(index, counts):
+    return class_table(index, counts).query("expected != found")
 
 
 def test_published_size_and_counts(tmp_path):

@@ -21,7 +21,8 @@ from nlalib.data.sets.rendered import (
     rendered_index,
 )
 from nlalib.faces.drawing import draw_face
-from nlalib.faces.geometry import (
+from nlalib.faces.geometry import action_units, face_landmarks
+from nlalib.faces.parameters import (
     ACTION_UNITS,
     HAIR_STYLES,
     OCCLUSIONS,
@@ -29,8 +30,6 @@ from nlalib.faces.geometry import (
     Identity,
     Pose,
     Scene,
-    action_units,
-    face_landmarks,
 )
 from places import GOLDEN_FOLDER
 
