@@ -26,12 +26,10 @@ from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.sets.base import (
     DataSet,
     Published,
-    class_folders,
-    contents,
-    is_hidden,
     tolerated_missing,
 )
-from nlalib.data.sets.fer2013_table import IMAGE_SIDE, TABLE_FILES, find_table, read_column
+from nlalib.data.sets.fer2013_table import IMAGE_SIDE, find_table, read_column
+from nlalib.data.sets.ferplus_files import has_folders, has_table, list_images, what_is_missing
 from nlalib.data.sets.ferplus_votes import (
     FOLDERS,
     LABEL_FILE,
@@ -63,14 +61,6 @@ COUNTS = {
 NAMELESS = "row without an image name"
 EARLIER = "earlier row of a repeated name"
 NO_VOTES, NO_IMAGE = "image without votes", "votes without an image"
-
-LAYOUT = f"""\
-expected either            or
-  <root>/                    <root>/
-    {VOTES_FILE}             {VOTES_FILE}
-    FER2013Train/*.png         {TABLE_FILES[0]}
-    FER2013Valid/*.png             (or {TABLE_FILES[1]})
-    FER2013Test/*.png"""
 
 
 class FERPlus(DataSet):
@@ -113,8 +103,8 @@ class FERPlus(DataSet):
         """Return the images whatever their votes."""
         # The rule that keeps most; with files, those that it drops are listed all the same.
         index, _ = read_ferplus(root, rule="argmax", num_classes=8)
-        if _has_folders(root):
-            return _list_images(root)
+        if has_folders(root):
+            return list_images(root)
         return index.assign(output=index["split"].map(FOLDERS) + "/" + index["image_id"] + ".png")
 
     def label_files(self, root: Path) -> list[Path]:
@@ -192,11 +182,11 @@ def read_ferplus_votes(
     root = Path(root)
     if votes not in VOTE_SOURCES:
         raise ValueError(f"unknown votes {votes!r}; choose one of {', '.join(VOTE_SOURCES)}")
-    if _has_folders(root):
-        images = _list_images(root)
+    if has_folders(root):
+        images = list_images(root)
         rows = read_votes_file(root) if votes == VOTE_SOURCES[0] else read_label_files(root)
         joined, dropped = _join_on_name(images, rows)
-    elif _has_table(root):
+    elif has_table(root):
         if votes != VOTE_SOURCES[0]:
             raise ValueError(
                 f"votes={votes!r} needs the folders {', '.join(FOLDERS.values())}; {root} holds "
@@ -204,65 +194,10 @@ def read_ferplus_votes(
             )
         joined, dropped = _join_on_position(root)
     else:
-        raise FileNotFoundError(_what_is_missing(root))
+        raise FileNotFoundError(what_is_missing(root))
     split_rank = joined["split"].map({split: rank for rank, split in enumerate(FOLDERS)})
     joined = joined.assign(rank=split_rank).sort_values(["rank", "image_id"], ignore_index=True)
     return joined[["image_id", "path", "split", *VOTE_COLUMNS]], _count(dropped)
-
-
-def _has_folders(root: Path) -> bool:
-    return all((root / folder).is_dir() for folder in FOLDERS.values())
-
-
-def _has_table(root: Path) -> bool:
-    return find_table(root) is not None and (root / VOTES_FILE).is_file()
-
-
-def _what_is_missing(root: Path) -> str:
-    """Say what stands at `root` instead of FERPlus, and where FERPlus is if it lies nearby."""
-    if not root.is_dir():
-        return f"there is no folder {root}; {LAYOUT}"
-    # The folder's own parent is tried too: somebody may have passed .../FER2013Train.
-    nearby = [root.parent, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for candidate in nearby:
-        if _has_folders(candidate) or _has_table(candidate):
-            return f"{root} is not FERPlus's root, {candidate} is: pass root={str(candidate)!r}"
-    if copy := class_folders(root):
-        return (
-            f"{copy}: a copy of FER2013 whose names do not say which row of FERPlus's votes is "
-            f"whose; take Kaggle's {TABLE_FILES[0]} instead; {LAYOUT}"
-        )
-    if (root / "train.csv").is_file() and find_table(root) is None:
-        return (
-            f"{root} holds train.csv, the challenge's training part without the others, and no "
-            f"{TABLE_FILES[0]}: take that, or {TABLE_FILES[1]}; {LAYOUT}"
-        )
-    if find_table(root) and not (root / VOTES_FILE).is_file():
-        return (
-            f"{root} holds {find_table(root)} and no {VOTES_FILE}, which holds the votes: take it "
-            "from github.com/microsoft/FERPlus"
-        )
-    return f"{root} {contents(root)}; {LAYOUT}"
-
-
-def _list_images(root: Path) -> pd.DataFrame:
-    """List the PNGs: one scan a folder, as 36 thousand single looks take far longer."""
-    rows = []
-    for split, folder in FOLDERS.items():
-        with os.scandir(root / folder) as entries:
-            names = [entry.name for entry in entries]
-        names = [name for name in names if name.lower().endswith(".png") and not is_hidden(name)]
-        if not names:
-            raise FileNotFoundError(f"{root / folder} holds no PNG; {LAYOUT}")
-        rows += [(name[:-4].lower(), f"{folder}/{name}", split) for name in names]
-    images = pd.DataFrame(rows, columns=["image_id", "path", "split"])
-    repeated = images[images["image_id"].duplicated(keep=False)].sort_values("image_id")
-    if len(repeated):
-        raise ValueError(
-            f"{repeated['image_id'].nunique()} image names occur in more than one place, first "
-            f"{' and '.join(repeated['path'].iloc[:2])}: unpack the set again into an empty folder"
-        )
-    return images
 
 
 def _reasons(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
