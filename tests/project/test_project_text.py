@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from places import ROOT
@@ -82,15 +83,23 @@ def test_files_are_small():
     assert not large, f"files of {MAX_BYTES} bytes or more: {large}"
 
 
-def test_only_figures_are_no_text():
+def test_only_figures_and_kept_predictions_are_no_text():
     """Photographs, archives, arrays and weights would all be files that are no text."""
     others = [
         str(path.relative_to(ROOT))
         for path in project_files()
         if read_text(path) is None
         and not (path.parent == ROOT / "figures" and path.suffix == ".png")
+        and not (path.parent == ROOT / "results" / "predictions" and path.suffix == ".parquet")
     ]
-    assert not others, f"not text, and no PNG in figures/: {others}"
+    assert not others, f"not text, no PNG in figures/, no predictions: {others}"
+
+
+def test_kept_predictions_hold_nothing_else():
+    """No votes of single annotators, and nothing of the images but their names."""
+    for path in (ROOT / "results" / "predictions").glob("*.parquet"):
+        names = {n for n in pq.read_schema(path).names if not n.startswith("log_p_")}
+        assert names == {"run_id", "epoch", "image_id", "label"}, path
 
 
 def device_choices(source: str) -> list[int]:
