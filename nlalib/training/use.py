@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nlalib.data.image_files import eight_bits, open_image
 from nlalib.data.labels import expressions
 from nlalib.files import write_atomically
-from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
+from nlalib.methods import TrainingSet, make_method
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
 from nlalib.networks.registry import build_model
 from nlalib.paths import runs_folder
@@ -25,6 +25,7 @@ from nlalib.prepare.alignment import align_face
 from nlalib.prepare.face_detector import find_face
 from nlalib.training.checkpoint import write_weights
 from nlalib.training.config import RunConfig, read_config
+from nlalib.training.learner import Learner
 
 WARNING = (
     "A network of this study is no product: it was trained to compare methods on one set of "
@@ -38,14 +39,13 @@ class Classifier(nn.Module):
 
     Parameters
     ----------
-    network : torch.nn.Module
-    method : Method
+    learner : Learner
         By whose `predict` images are judged.
     """
 
-    def __init__(self, network: nn.Module, method: Method):
+    def __init__(self, learner: Learner):
         super().__init__()
-        self.network, self.method = network, method
+        self.learner = learner
         # `normalise` with constants of its own, as PyTorch's export does not see those made inside.
         for name, values in (("mean", MEAN), ("deviation", STANDARD_DEVIATION)):
             levels = 255 * torch.tensor(values).view(1, 3, 1, 1)
@@ -53,18 +53,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities, (N, K), of images, (N, 3, H, W) float32 of 0 to 255, RGB."""
-        seen = self.network((images - self.mean) / self.deviation)
-        output = ModelOutput(
-            logits=seen.logits.float(),
-            logits_flipped=None,
-            labels=None,
-            epoch=0,
-            epochs=1,
-            features=seen.features,
-            feature_map=seen.feature_map,
-            classifier=self.network.fc,
-        )
-        return self.method.predict(output).float().softmax(dim=1)
+        return self.learner.predict((images - self.mean) / self.deviation).softmax(dim=1)
 
 
 def load_classifier(run_id: str) -> tuple[RunConfig, Classifier]:
@@ -95,7 +84,7 @@ def load_classifier(run_id: str) -> tuple[RunConfig, Classifier]:
     own = config.folder / "method.safetensors"
     if own.exists():
         method.load_state_dict(load_file(own))
-    return config, Classifier(network, method).eval()
+    return config, Classifier(Learner(network, method, "joint")).eval()
 
 
 def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
@@ -231,7 +220,7 @@ def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
     config, classifier = load_classifier(run_id)
     folder.mkdir(parents=True, exist_ok=True)
     weights, card, graph = (folder / f"{run_id}.{end}" for end in ("safetensors", "md", "onnx"))
-    write_weights(weights, classifier.network)
+    write_weights(weights, classifier.learner.model)
     write_atomically(card, lambda path: path.write_text(model_card(config)))
     if not onnx:
         return [weights, card]
