@@ -57,8 +57,8 @@ class Contrast:
     method, settings : str
     metric : str
         Of the results; or, with `chance`, of the table over epochs, at the last epoch.
-    against, against_settings : str
-        The other method.
+    against : str
+        The other method, in its plain setting.
     noise_rate, imbalance_factor : float
     sign : int
         -1 where less is better.
@@ -76,7 +76,6 @@ class Contrast:
     metric: str
     settings: str = ""
     against: str = "ce"
-    against_settings: str = ""
     noise_rate: float = 0.0
     imbalance_factor: float = 1.0
     sign: int = 1
@@ -256,7 +255,7 @@ def _under(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
 
 
 def _other(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
-    return _rows(table, contrast, contrast.against, contrast.against_settings)
+    return _rows(table, contrast, contrast.against, "")
 
 
 def _rows(table: pd.DataFrame, contrast: Contrast, method: str, settings: str) -> pd.DataFrame:
