@@ -11,11 +11,11 @@ import yaml
 from nlalib.files import write_atomically
 from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
-from nlalib.report.claims import in_short, ledger
 from nlalib.report.collect import finished_part, study_epochs, study_table
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, markdown, read_table
 from nlalib.report.gate import Gate, study_gate
+from nlalib.report.ledger import in_short, ledger
 from nlalib.report.records import (
     epochs_file,
     kept_runs,
@@ -174,7 +174,8 @@ def publish(config: str) -> None:
     """Copy the study's tables, predictions and figures to the committed folders.
 
     Not the figures of 06: the committed ones show all published studies, and are drawn from
-    their tables by `make notebooks`.
+    their tables by `make notebooks`. Of a study collected so far, runs of unfinished seeds are
+    kept beside (`keep`), and are no result.
     """
     study = read_study(config)
     tables = {study.name: _collected(study)}
@@ -190,11 +191,17 @@ def publish(config: str) -> None:
                 f"rest: run `python -m nlalib robustness {config}` first"
             )
     predictions = _collected(study, PREDICTIONS)
+    is_whole = set(read_table(tables[study.name])["run_id"]) == set(study.runs)
+    if not is_whole:  # `keep` writes these two, of all runs that are done or kept
+        del tables[f"{study.name}_epochs"]
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         shutil.copy(table, ROOT / "results" / f"{name}.csv")
-    shutil.copy(predictions, predictions_file(study.name))
+    if is_whole:
+        shutil.copy(predictions, predictions_file(study.name))
+    else:
+        keep(config)
     for figure in sorted((study.folder / "figures").glob("*")):
         if not figure.name.startswith("06_"):
             shutil.copy(figure, ROOT / "figures" / figure.name)

@@ -114,6 +114,32 @@ def test_finished_runs_of_an_unfinished_study_are_kept(project, capsys):
     assert last["value"].tolist() == pytest.approx([2 / 7, 3 / 7, 4 / 7, 5 / 7], abs=1e-6)
 
 
+def test_a_study_published_so_far_keeps_the_runs_of_unfinished_seeds(project, capsys):
+    """Also if the folder of such a run is gone by then."""
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    write_run(runs["nla", 1], [LABELS < 2] * 4)
+    assert run("keep", study) == 0
+    shutil.rmtree(runs["nla", 1].folder)
+    for method in ("ce", "nla"):
+        write_run(runs[method, 0], [LABELS < 3] * 4)
+    assert run("collect", study, "--so-far") == 0
+    assert run("publish", study) == 0
+    assert set(pd.read_csv(root / "results" / "tiny.csv")["seed"]) == {0}
+    assert set(pd.read_csv(root / "results" / "tiny_epochs.csv")["seed"]) == {0, 1}
+    assert len(records.kept_runs("tiny")) == 3
+    # The last run ends, and all folders but its own go.
+    shutil.rmtree(root / "runs")
+    write_run(runs["ce", 1], [LABELS < 1] * 4)
+    assert run("collect", study) == 0
+    table = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
+    last = table.query("selection == 'last' and metric == 'overall_accuracy'")
+    last = last.set_index(["method", "seed"])["value"]
+    assert last["nla", 1] == pytest.approx(2 / 7, abs=1e-6)
+    assert last["ce", 1] == pytest.approx(1 / 7, abs=1e-6)
+
+
 def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     root, run = project
     (root / "runs" / "study-tiny").mkdir(parents=True)

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nlalib.report import claims
-from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, in_short, ledger
+from nlalib.report import ledger as ledgers
+from nlalib.report.claims import CLAIMS, CONVERGED, SHORT
+from nlalib.report.gate import Gate
+from nlalib.report.ledger import declared_seeds, in_short, ledger
 from places import ROOT
 
 
@@ -124,14 +126,41 @@ NO_IMAGES = (float("nan"), float("nan"))
 )
 def test_verdicts_by_hand(low, high, images, gains, passed, verdict):
     found = {"low": low, "high": high}
-    assert claims._verdict(found, images, np.array(gains), passed, CONTRAST) == verdict
+    assert ledgers._verdict(found, images, np.array(gains), passed, CONTRAST) == verdict
+
+
+def test_no_verdict_before_every_declared_seed_has_run(monkeypatch):
+    """The first seeds alone would be a look that may stop when it pleases."""
+    gains = np.array([0.03, 0.031, 0.029])
+    monkeypatch.setattr(ledgers, "_gains", lambda contrast, rule: gains)
+    monkeypatch.setattr(ledgers, "_over_images", lambda contrast, rule: NO_IMAGES)
+    monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(0.95, 0.0, 0.02, "eac"))
+    config = {"fixed": {}, "grid": [{"seed": [0, 1]}, {"seed": [1, 2, 3]}]}
+    monkeypatch.setattr(ledgers, "_config", lambda study: config)
+    found = ledgers.measured(CONTRAST, "last")
+    assert found["verdict"] == "inconclusive"
+    assert found["limit"] == "interim: 3 of 4 declared seeds"
+    config["grid"].pop()
+    assert ledgers.measured(CONTRAST, "last")["verdict"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ({"fixed": {"seed": 100}, "grid": {"lr": [1, 2]}}, 1),
+        ({"fixed": {}, "grid": {"seed": [0, 1, 2]}}, 3),
+        ({"fixed": {}, "grid": [{"seed": [0, 1]}, {"seed": [1, 2]}]}, 3),
+    ],
+)
+def test_declared_seeds(content, number):
+    assert declared_seeds(content) == number
 
 
 def test_a_fact_at_its_chance_level_is_not_falsified():
     """Equal within a point is said of accuracies, which have that unit."""
     of_fact = replace(CONTRAST, chance=0.0)
     found = {"low": -0.001, "high": 0.001}
-    assert claims._verdict(found, NO_IMAGES, [0.0, 0.0005], True, of_fact) == "inconclusive"
+    assert ledgers._verdict(found, NO_IMAGES, [0.0, 0.0005], True, of_fact) == "inconclusive"
 
 
 def test_first_screen_has_a_row_a_claim_and_both_rules_where_they_differ(table):

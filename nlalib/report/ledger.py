@@ -1,0 +1,242 @@
+"""The ledger: what was measured of each claim of the two papers, and a verdict in one word.
+
+Every number comes from the tables in results/, and so does the verdict:
+
+============  ====================================================================================
+verified      the runs could tell (`nlalib.report.gate`), every declared seed has run, and the
+              interval over seeds lies on the claim's side, and that over test images where there is
+falsified     as there, but the interval lies on the other side, or the two are shown to be equal
+              within a point
+toy           as these, but on rendered faces
+inconclusive  anything else
+============  ====================================================================================
+
+A claim that comes out differently for the last epoch and for the epoch chosen on held-out images
+has both verdicts.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from nlalib.paths import ROOT
+from nlalib.report.certainty import INCONCLUSIVE, equivalence, student_interval
+from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
+from nlalib.report.frame import read_table
+from nlalib.report.gate import Gate, study_gate
+
+COLUMNS = [
+    *("number", "paper", "claim", "regime", "measured", "selection", "n", "difference"),
+    *("low", "high", "images_low", "images_high", "gate", "verdict", "limit", "hours"),
+    *("study", "command", "shown_in"),
+]
+
+
+def ledger() -> pd.DataFrame:
+    """Return the ledger: a row a claim, regime and selection rule, columns `COLUMNS`.
+
+    What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
+    test images, of the differences that the study's table has. A positive difference speaks for
+    the claim. `hours` is what all runs of the study took to train, where they recorded it.
+    """
+    rows = []
+    for claim in CLAIMS:
+        for regime, contrast in ((SHORT, claim.short), (CONVERGED, claim.converged)):
+            for rule in rules_of(contrast):
+                row = dict.fromkeys(COLUMNS)
+                row |= {"number": claim.number, "paper": claim.paper, "claim": claim.words}
+                row |= {"regime": regime, "measured": contrast.words, "selection": rule}
+                row["shown_in"] = contrast.shown_in
+                rows.append(row | measured(contrast, rule))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def rules_of(contrast: Contrast) -> tuple[str, ...]:
+    """Return the selection rules under which a contrast can be looked at."""
+    # Facts of training belong to no selected epoch; corrupted images were shown to the last.
+    of_last = contrast.chance is not None or contrast.study.endswith("_robustness")
+    return ("last",) if of_last else ("last", "best_validation")
+
+
+def measured(contrast: Contrast, rule: str) -> dict:
+    """Return what the published tables say of a contrast; nothing where they are not there."""
+    study = contrast.study.removesuffix("_robustness")
+    if not study or not (ROOT / "results" / f"{contrast.study}.csv").is_file():
+        return {"verdict": "not run"}
+    gains = contrast.sign * _gains(contrast, rule)
+    if not len(gains):
+        return {"verdict": "not run"}
+    found = student_interval(gains)
+    images = _over_images(contrast, rule)
+    gate, declared = _gate(study), declared_seeds(_config(study))
+    can_tell = gate.passed and found["n"] >= declared
+    verdict = _verdict(found, images, gains, can_tell, contrast)
+    return {
+        **{name: found[name] for name in ("n", "difference", "low", "high")},
+        **dict(zip(("images_low", "images_high"), images, strict=True)),
+        **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
+        "limit": _limit(verdict, found["n"], declared, gate),
+        "command": f"make study CONFIG=configs/{study}.yaml",
+    }
+
+
+def declared_seeds(content: dict) -> int:
+    """Return how many seeds a study's file asks for; a contrast of fewer is interim."""
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    fixed = [content["fixed"]["seed"]] if "seed" in content["fixed"] else []
+    return len({seed for grid in grids for seed in grid.get("seed", fixed)})
+
+
+def _limit(verdict: str, n: int, declared: int, gate: Gate) -> str:
+    """Return what keeps a contrast from saying more."""
+    if not gate.passed:
+        return "the runs could not have told (gate)"
+    if n < declared:
+        return f"interim: {n} of {declared} declared seeds"
+    return "an interval holds zero" if verdict == INCONCLUSIVE else "one data set, one network"
+
+
+def _hours(study: str) -> float:
+    epochs = _table(f"{study}_epochs")
+    seconds = epochs.loc[epochs["metric"] == "seconds", "value"]
+    return float(seconds.sum() / 3600) if len(seconds) else np.nan
+
+
+def _verdict(found: dict, images: tuple, gains, can_tell: bool, contrast: Contrast) -> str:
+    bounds = np.array([found["low"], found["high"], *images], dtype=float)
+    bounds = bounds[~np.isnan(bounds)]
+    if not can_tell or np.isnan(found["low"]):
+        return INCONCLUSIVE
+    if (bounds > 0).all():
+        return "verified"
+    if (bounds < 0).all() or (contrast.chance is None and equivalence(gains) < 0.05):
+        return "falsified"
+    return INCONCLUSIVE
+
+
+def _gains(contrast: Contrast, rule: str) -> np.ndarray:
+    """Return the difference of each seed, (n,) float."""
+    if contrast.study.endswith("_robustness"):
+        return _losses_by_corruption(contrast)
+    if contrast.chance is not None:
+        table = _under(_table(f"{contrast.study}_epochs"), contrast)
+        table = table[table["epoch"] == table["epochs"] - 1]
+        facts = table.pivot_table(index="seed", columns="metric", values="value")
+        if contrast.metric not in facts:
+            return np.array([])
+        chance = contrast.chance if isinstance(contrast.chance, float) else facts[contrast.chance]
+        return (facts[contrast.metric] - chance).to_numpy()
+    table = _table(contrast.study)
+    table = table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
+    if contrast.init:  # the same method from other weights
+        own = table[(table["backbone"] == contrast.backbone) & (table["method"] == contrast.method)]
+        is_pretrained = own["init"].str.contains(contrast.init)
+        both = (own[is_pretrained], own[~is_pretrained])
+    else:
+        both = (_under(table, contrast), _other(table, contrast))
+    one, other = (rows.set_index("seed")["value"] for rows in both)
+    return (one - other).dropna().to_numpy()
+
+
+def _losses_by_corruption(contrast: Contrast) -> np.ndarray:
+    """Return the difference in how much accuracy corrupted images lose, mean over corruptions."""
+    table = _table(contrast.study)
+    table = table[table["metric"] == contrast.metric]
+
+    def losses(rows: pd.DataFrame) -> pd.Series:
+        clean = rows[rows["severity"] == 0].set_index("seed")["value"]
+        return clean - rows[rows["severity"] > 0].groupby("seed")["value"].mean()
+
+    both = losses(_under(table, contrast)) - losses(_other(table, contrast))
+    return both.dropna().to_numpy()
+
+
+def _under(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
+    """Return the rows of the contrast's method under its condition."""
+    return _rows(table, contrast, contrast.method, contrast.settings)
+
+
+def _other(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
+    return _rows(table, contrast, contrast.against, "")
+
+
+def _rows(table: pd.DataFrame, contrast: Contrast, method: str, settings: str) -> pd.DataFrame:
+    chosen = (
+        (table["method"] == method)
+        & (table["settings"] == settings)
+        & np.isclose(table["noise_rate"], contrast.noise_rate)
+        & np.isclose(table["imbalance_factor"], contrast.imbalance_factor)
+    )
+    if contrast.backbone:
+        chosen &= table["backbone"] == contrast.backbone
+    return table[chosen]
+
+
+def _over_images(contrast: Contrast, rule: str) -> tuple[float, float]:
+    """Return the interval over test images, where the study's table of differences has it."""
+    path = ROOT / "results" / f"{contrast.study}_differences.csv"
+    accuracies = contrast.metric in ("overall_accuracy", "mean_accuracy")
+    if contrast.chance is not None or contrast.init or not accuracies or not path.is_file():
+        return (np.nan, np.nan)
+    table = _under(read_table(path), contrast)
+    table = table[(table["selection"] == rule) & (table["metric"] == contrast.metric)]
+    table = table[table["reference"] == contrast.against]
+    if len(table) != 1:
+        return (np.nan, np.nan)
+    bounds = contrast.sign * table[["images_low", "images_high"]].to_numpy()[0]
+    return tuple(sorted(bounds))
+
+
+def _gate(study: str) -> Gate:
+    """Return the gate of a published study, or of the one whose recipe it shares."""
+    content = _config(study)
+    of = content.get("gate", study)
+    control = content.get("positive_control", "eac")
+    return study_gate(_table(of), _table(f"{of}_epochs"), control)
+
+
+def _config(study: str) -> dict:
+    return yaml.safe_load((ROOT / "configs" / f"{study}.yaml").read_text())
+
+
+def _table(name: str) -> pd.DataFrame:
+    path = ROOT / "results" / f"{name}.csv"
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed: int) -> pd.DataFrame:
+    return read_table(path)
+
+
+def in_short(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return the ledger for a first screen: a row a claim, and both regimes in words."""
+    rows = []
+    for number, same in claims.groupby("number"):
+        row = {"claim": f"{number}. {same['claim'].iloc[0]}", "measured": same["measured"].iloc[0]}
+        for regime in (SHORT, CONVERGED):
+            of_regime = same[same["regime"] == regime]
+            row[regime] = _verdicts(of_regime)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _verdicts(rows: pd.DataFrame) -> str:
+    """Return a regime's verdict with its differences; both where the selection rule decides."""
+    last, *chosen = rows.itertuples()
+    if last.verdict == "not run":
+        return "not run"
+    interim = f" ({last.limit})" if last.limit.startswith("interim") else ""
+    words = f"{last.verdict}{interim}: {_value(last)}"
+    if not chosen:
+        return words
+    (chosen,) = chosen
+    verdict = "" if chosen.verdict == last.verdict else f"{chosen.verdict}: "
+    return f"{words}; epoch chosen on held-out images {verdict}{_value(chosen)}"
+
+
+def _value(row) -> str:
+    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], n = {row.n:.0f}"
