@@ -33,7 +33,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c co
 IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
-.PHONY: help study publish readme test lab notebooks benchmark lock clean stale
+.PHONY: help study publish readme test lab book notebooks benchmark lock clean stale
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -79,6 +79,12 @@ lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... a
 		"ssh -L 8888:localhost:8888 <this machine> there, and the link below in your browser"; \
 	jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB_ARGS)
 
+# From the stored outputs: nothing is executed. A warning or a broken link is an error.
+book: $(VENV)/.installed-book  ## the notebooks and pages as a web site, in book/_build
+	@$(IN_VENV) sphinx-build --quiet --fail-on-warning --keep-going --builder html --conf-dir book \
+		--doctree-dir book/_build/doctrees . book/_build/html && \
+	python scripts/check_book.py book/_build/html && echo "Open book/_build/html/index.html"
+
 # In a folder of its own for runs, so that 04 trains and does not find its run done.
 notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
 	@$(IN_VENV) folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
@@ -96,7 +102,7 @@ lock:  ## remake constraints.txt from pyproject.toml with the newest versions th
 		"make lock PYTHON=python3.11")'; \
 	$(PYTHON) -m venv "$$folder/venv"; \
 	"$$folder/venv/bin/python" -m pip install -qq --disable-pip-version-check --dry-run \
-		--ignore-installed --report "$$folder/report.json" ".[test,export,lab]" $(LOCK_ALSO); \
+		--ignore-installed --report "$$folder/report.json" ".[test,export,lab,book]" $(LOCK_ALSO); \
 	"$$folder/venv/bin/python" -c 'import json, sys; \
 		found = [item["metadata"] for item in json.load(open(sys.argv[1]))["install"]]; \
 		pins = {"%(name)s==%(version)s" % one for one in found if one["name"] != "nlalib"}; \
@@ -148,6 +154,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		> "$(VENV)/ipython/profile_default/ipython_kernel_config.py"; \
 	rm "$(VENV)/.installing"; pwd > "$@"
 
-$(VENV)/.installed-lab: $(VENV)/.installed
-	@set -e; echo "Adding JupyterLab to $(VENV) ..."; touch "$(VENV)/.installing"; \
-	$(PIP_INSTALL) -e ".[test,export,lab]"; rm "$(VENV)/.installing"; pwd > "$@"
+# What a single target wants beside the rest: .installed-lab, .installed-book.
+$(VENV)/.installed-%: $(VENV)/.installed
+	@set -e; echo "Adding what make $* needs to $(VENV) ..."; touch "$(VENV)/.installing"; \
+	$(PIP_INSTALL) -e ".[test,export,$*]"; rm "$(VENV)/.installing"; pwd > "$@"

@@ -1,37 +1,18 @@
-"""The explorer of NAW: what it shows at a point, and that its sliders move the picture."""
+"""The explorer of NAW: its numbers in Python and in the browser, and that its sliders move it."""
 
+import json
 import math
 
-import ipywidgets
 import numpy as np
 import pytest
+from browser import CHROMIUM, run_in_page
 from matplotlib.figure import Figure
 
-from nlalib.methods.nla.weights import VARIANTS
-from nlalib.report.explorer import (
-    axis_ratio,
-    draw_point,
-    explorer,
-    in_browser,
-    point_facts,
-    possible_point,
-    slider_values,
-    variant_from_sliders,
-)
+from nlalib.methods.nla.weights import VARIANTS, NAWVariant, diagonal_covariance
+from nlalib.report.explorer import draw_point, explorer, in_browser, point_facts
+from places import ROOT
 
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_sliders_stand_for_each_variant(name):
-    again = variant_from_sliders(slider_values(VARIANTS[name]))
-    for field, value in vars(VARIANTS[name]).items():
-        assert getattr(again, field) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(("case", "ratio"), [("true", 2), ("false", 6)])
-def test_ratios_of_the_paper(case, ratio):
-    paper = VARIANTS["paper"]
-    found = axis_ratio(getattr(paper, f"{case}_variance"), getattr(paper, f"{case}_covariance"))
-    assert found == pytest.approx(ratio)
+MODULE = (ROOT / "nlalib" / "report" / "explorer.js").read_text()
 
 
 def loss_by_hand(z: list[float], epoch: int) -> float:
@@ -65,82 +46,12 @@ def test_facts_of_a_point_follow_the_formula(point):
     assert facts["plain_gradient_nearest"] == pytest.approx(point[1])
 
 
-@pytest.mark.parametrize("point", [(0.5, 0.9), (0.0, 0.0), (1.0, 1.0), (0.9, 0.0), (0.4, 0.3)])
-def test_points_out_of_reach_are_brought_back(point):
-    p_gt, p_nn = possible_point(*point)
-    left = (1 - p_gt - p_nn) / 5
-    assert 0 < left <= p_nn * (1 + 1e-9)
-    assert p_gt > 0
-    assert all(math.isfinite(v) for v in point_facts(p_gt, p_nn, 0, VARIANTS["paper"]).values())
-
-
-def test_a_possible_point_stays():
-    assert possible_point(0.35, 0.5) == (0.35, 0.5)
-
-
 def test_the_surface_is_drawn_with_its_point():
     axis = Figure().add_subplot()
     mesh = draw_point(axis, 0.35, 0.5, 59, VARIANTS["paper"])
     drawn = [tuple(np.ravel(line.get_xydata())) for line in axis.lines]
     assert (0.35, 0.5) in drawn
     assert np.nanmax(mesh.get_array()) == pytest.approx(1.54, abs=0.01)
-
-
-def parts(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from parts(child)
-
-
-@pytest.fixture
-def shown():
-    """The explorer's widgets: by description, and the picture and the text."""
-    found = list(parts(explorer()))
-    by_name = {w.description: w for w in found if getattr(w, "description", "")}
-    (picture,) = [w for w in found if isinstance(w, ipywidgets.Image)]
-    (text,) = [w for w in found if isinstance(w, ipywidgets.HTML)]
-    return by_name, picture, text
-
-
-TRUE_SIGMA = "True case: σ₁₁"
-
-
-def test_sliders_move_picture_and_text(shown):
-    # Beside p_nn = 0.5, p_gt = 0.6 is a point of the True case, the only one with a schedule.
-    by_name, picture, text = shown
-    assert by_name["False case: axes' ratio"].value == pytest.approx(6, abs=1e-3)
-    moves = {"label: p_gt": 0.6, "epoch e": 1, TRUE_SIGMA: 0.5, "normalised": False}
-    for name, value in moves.items():
-        before = picture.value, text.value
-        by_name[name].value = value
-        assert picture.value != before[0], name
-        assert text.value != before[1], name
-
-
-def test_a_version_sets_the_sliders_and_a_moved_slider_makes_it_custom(shown):
-    by_name, picture, _ = shown
-    by_name["version"].value = "v_naw"
-    assert by_name[TRUE_SIGMA].value == pytest.approx(0.75)
-    assert not by_name["normalised"].value
-    assert by_name["version"].value == "v_naw"
-    by_name["epoch e"].value = 5
-    by_name[TRUE_SIGMA].value += 4e-4  # as a browser rounds to a step
-    assert by_name["version"].value == "v_naw"
-    by_name[TRUE_SIGMA].value = 0.5
-    assert by_name["version"].value == "custom"
-    before = picture.value
-    by_name["reset"].click()
-    assert by_name["version"].value == "paper"
-    assert by_name[TRUE_SIGMA].value == pytest.approx(0.8)
-    assert by_name["epoch e"].value == 59
-    assert picture.value != before
-
-
-def test_a_point_out_of_reach_is_told(shown):
-    by_name, _, text = shown
-    assert "moved" not in text.value
-    by_name["nearest negative: p_nn"].value = 0.9
-    assert "moved to a possible point" in text.value
 
 
 def test_colours_are_the_same_at_all_epochs():
@@ -155,3 +66,110 @@ def test_sliders_are_shown_only_where_a_server_started_the_kernel(monkeypatch):
     assert not in_browser()
     monkeypatch.setenv("JPY_SESSION_NAME", "03.ipynb")
     assert in_browser()
+
+
+def test_a_notebook_gets_the_module_as_a_widget():
+    assert explorer()._esm == MODULE
+
+
+def version_of(variant: NAWVariant) -> dict:
+    """Return a variant as the module writes it: (s + |c|) / (s - |c|) is the ratio's square."""
+    cases = {}
+    for case in ("true", "false"):
+        s, c = getattr(variant, f"{case}_variance"), getattr(variant, f"{case}_covariance")
+        mean = dict(zip(("p_gt", "p_nn"), getattr(variant, f"{case}_mean"), strict=True))
+        cases[case] = {"sigma": s, "ratio": math.sqrt((s + c) / (s - c)), **mean}
+    return {"normalised": variant.normalised, **cases}
+
+
+def random_setting(generator: np.random.Generator) -> dict:
+    """Return a sample's point, an epoch and a variant, anywhere within the sliders' reach."""
+    probabilities = generator.dirichlet(np.ones(7))
+    p_gt, p_nn = float(probabilities[0]), float(probabilities[1:].max())
+    fields = {"normalised": bool(generator.integers(2))}
+    for case in ("true", "false"):
+        both = diagonal_covariance(generator.uniform(0.05, 2), generator.uniform(1, 10))
+        fields |= dict(zip((f"{case}_variance", f"{case}_covariance"), both, strict=True))
+        fields[f"{case}_mean"] = tuple(generator.uniform(0, 1, 2).tolist())
+    return {"point": (p_gt, p_nn, int(generator.integers(60))), "variant": NAWVariant(**fields)}
+
+
+generator = np.random.default_rng(17)
+SETTINGS = [random_setting(generator) for _ in range(200)]
+OUT_OF_REACH = [(0.5, 0.9), (0.0, 0.0), (1.0, 1.0), (0.9, 0.0)]
+MOVE = """
+const box = document.body.appendChild(document.createElement("div"));
+show(box);
+const [canvas, table] = [box.querySelector("canvas"), box.querySelector("table")];
+const picture = () => canvas.toDataURL() + table.innerText;
+const slider = (path) => box.querySelector(`[data-path="${path}"]`);
+const select = box.querySelector("select");
+const steps = [];
+function step(name, act) {
+  const before = picture();
+  act();
+  steps.push([name, before !== picture(), select.value, box.querySelector(".moved").textContent]);
+}
+function move(path, value) {
+  step(path, () => {
+    slider(path).value = value;
+    slider(path).dispatchEvent(new Event("input"));
+  });
+}
+move("p_gt", 0.6);
+move("epoch", 1);
+step("v_naw", () => { select.value = "v_naw"; select.dispatchEvent(new Event("change")); });
+move("true.sigma", 0.5);
+step("reset", () => box.querySelector(".reset").click());
+move("p_nn", 0.9);
+const moved = { steps, sigma: slider("true.sigma").value, epoch: slider("epoch").value };
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """What the module gives in one page: numbers at the settings, points, versions, moves."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    settings = json.dumps([[*one["point"], version_of(one["variant"])] for one in SETTINGS])
+    facts = f"const facts = {settings}.map((one) => pointFacts(...one));"
+    points = f"const points = {json.dumps([*OUT_OF_REACH, (0.4, 0.3)])}"
+    points += ".map((one) => possiblePoint(...one));"
+    script = "\n".join([facts, points, MOVE, "return { facts, points, moved, VERSIONS };"])
+    return run_in_page(tmp_path_factory.mktemp("explorer"), MODULE, script)
+
+
+def test_the_browser_computes_what_the_library_does_at_200_settings(browser):
+    for one, found in zip(SETTINGS, browser["facts"], strict=True):
+        expected = point_facts(*one["point"], one["variant"])
+        assert found == pytest.approx(expected, abs=1e-6, rel=1e-6)
+
+
+def test_the_browser_knows_the_same_versions(browser):
+    assert list(browser["VERSIONS"]) == list(VARIANTS)
+    for name, found in browser["VERSIONS"].items():
+        ours = version_of(VARIANTS[name])
+        assert found["normalised"] == ours["normalised"]
+        for case in ("true", "false"):
+            assert found[case] == pytest.approx(ours[case], rel=1e-9)
+
+
+def test_points_out_of_reach_are_brought_back_and_others_stay(browser):
+    for p_gt, p_nn in browser["points"]:
+        assert 0 < (1 - p_gt - p_nn) / 5 <= p_nn * (1 + 1e-9)
+        assert p_gt > 0
+    assert browser["points"][-1] == [0.4, 0.3]
+
+
+def test_sliders_versions_and_reset_move_the_picture(browser):
+    # Beside p_nn = 0.5, p_gt = 0.6 is a point of the True case, the only one with a schedule.
+    moved, told = browser["moved"], "moved to a possible point"
+    assert moved["steps"] == [
+        ["p_gt", True, "paper", told],
+        ["epoch", True, "paper", told],
+        ["v_naw", True, "v_naw", told],
+        ["true.sigma", True, "custom", told],
+        ["reset", True, "paper", ""],
+        ["p_nn", True, "paper", told],
+    ]
+    assert (float(moved["sigma"]), float(moved["epoch"])) == (0.8, 59)
