@@ -31,7 +31,8 @@ from nlalib.data.splits import load_dataset
 from nlalib.paths import display_path
 from nlalib.prepare import audit
 from nlalib.report.leakage import leakage
-from nlalib.report.publish import collect, keep, publish, readme, robustness, show
+from nlalib.report.publish import collect, keep, publish, robustness, show
+from nlalib.report.readme import readme
 from nlalib.report.studies import read_study
 
 

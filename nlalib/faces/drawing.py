@@ -11,19 +11,16 @@ from nlalib.faces.canvas import SMALLEST_CANVAS, Canvas, scaled
 from nlalib.faces.geometry import (
     ALONG,
     CIRCLE,
-    MIRROR_STROKE,
     action_units,
-    brow_strokes,
-    crease_strokes,
     eye_outlines,
     head_outline,
     mouth_outlines,
     project,
     project_all,
-    stroke_outlines,
 )
 from nlalib.faces.head import paint_behind, paint_hair
 from nlalib.faces.parameters import FaceParameters, Identity, Pose, Scene
+from nlalib.faces.strokes import MIRROR_STROKE, brow_strokes, crease_strokes, stroke_outlines
 
 _LIP_LINE = np.array([0.0, 0.0022])  # half the thickness of the line between closed lips
 _SHADING_SIZE = 32  # side of the map of soft shading before it is enlarged

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nlalib.metrics import SELECTION_RULES
-from nlalib.paths import resolve
+from nlalib.paths import ROOT, display_path, resolve
 
 # What tells settings apart in a study's table; `seed` is what varies within one.
 SETTING = [
@@ -31,6 +31,20 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     if "settings" not in table:  # written before there was the column: plain runs all
         table.insert(table.columns.get_loc("method") + 1, "settings", "")
     return table.fillna({"settings": ""})
+
+
+def published_table(study: str, ending: str = "") -> pd.DataFrame:
+    """Read a table of a published study from results/; `ending` as "_epochs".
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    path = ROOT / "results" / f"{study}{ending}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
+    return read_table(path)
 
 
 def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from nlalib.report.certainty import INCONCLUSIVE
-from nlalib.report.frame import chosen_rows
+from nlalib.report.frame import chosen_rows, published_table
+from nlalib.report.studies import Study
 
 REFERENCE = "ce"
 # Cross-entropy has fitted its clean labels when it gives this share of them back.
@@ -85,6 +86,18 @@ def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac"
     fits = [last[last["metric"] == name] for name in ("fitted_accuracy_given", "accuracy_given")]
     fit = next((rows["value"].mean() for rows in fits if len(rows)), np.nan)
     return Gate(fit, _slope(clean), _control(results, control), control)
+
+
+def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
+    """Return the study's gate: its own, or that of the published study that it names."""
+    if study.gate:
+        results, epochs = published_table(study.gate), published_table(study.gate, "_epochs")
+    return study_gate(results, epochs, study.positive_control or "eac")
+
+
+def published_gate(study: Study) -> Gate:
+    """Return the gate of a published study."""
+    return gate_of(study, published_table(study.name), published_table(study.name, "_epochs"))
 
 
 def _slope(clean: pd.DataFrame) -> float:

@@ -1,21 +1,18 @@
-"""A study's tables as files: collected in its folder, shown, copied to results/ and README.md."""
+"""A study's tables as files: collected in its folder, shown, copied to results/."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from nlalib.files import write_atomically
 from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
 from nlalib.report.collect import finished_part, study_epochs, study_table
 from nlalib.report.differences import study_differences
-from nlalib.report.frame import headline, markdown, read_table
-from nlalib.report.gate import Gate, study_gate
-from nlalib.report.ledger import in_short, ledger
+from nlalib.report.frame import headline, read_table
+from nlalib.report.gate import gate_of
 from nlalib.report.records import (
     epochs_file,
     kept_runs,
@@ -24,7 +21,7 @@ from nlalib.report.records import (
     write_predictions,
 )
 from nlalib.report.studies import Study, read_study
-from nlalib.report.words import difference_in_words, difference_table
+from nlalib.report.words import difference_in_words
 
 # A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
 SIDE_TABLES = ("epochs", "differences")
@@ -161,15 +158,6 @@ def show(config: str) -> None:
         print(f"{'published':10}{display_path(published)} (compare it with yours)")
 
 
-def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
-    """Return the study's gate: its own, or that of the published study that it names."""
-    if not study.gate:
-        return study_gate(results, epochs, study.positive_control or "eac")
-    tables = (ROOT / "results" / f"{study.gate}{ending}.csv" for ending in ("", "_epochs"))
-    results, epochs = map(read_table, tables)
-    return study_gate(results, epochs, study.positive_control or "eac")
-
-
 def publish(config: str) -> None:
     """Copy the study's tables, predictions and figures to the committed folders.
 
@@ -217,114 +205,3 @@ def _check_same_runs(study: Study, name: str, config: str) -> None:
             f"{display_path(study.folder / name)}.csv has other runs than results.csv beside it; "
             f"run `python -m nlalib robustness {config}` again"
         )
-
-
-def headline_section() -> str:
-    """Return the tables of the studies that the README shows, each with its gate, as Markdown."""
-    parts = []
-    for study in _published_studies("table"):
-        results = _published(study.name)
-        table = headline(results).assign(study=study.name)
-        gate = gate_of(study, results, _published(study.name, "_epochs"))
-        parts.append(f"{markdown(table)}\n\nGate of `{study.name}`: {gate}.")
-    return "\n\n".join(parts)
-
-
-def differences_section() -> str:
-    """Return NLA's differences to its reference in those and other studies, as Markdown."""
-    parts = []
-    for study in _published_studies("table", "differences"):
-        rows = _published(study.name, "_differences")
-        gate = gate_of(study, _published(study.name), _published(study.name, "_epochs"))
-        parts.append(difference_table(rows, "nla", gate.passed).assign(study=study.name))
-    return markdown(pd.concat(parts))
-
-
-def _published_studies(*shown: str) -> list[Study]:
-    """Return the published studies whose `readme` is one of `shown`, those of real faces first.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    files = sorted((ROOT / "configs").glob("*.yaml"))
-    contents = {path: yaml.safe_load(path.read_text()) for path in files}
-    there = [
-        read_study(path)
-        for path, content in contents.items()
-        if content.get("readme") in shown
-        and (ROOT / "results" / f"{content['study']}.csv").is_file()
-    ]
-    if not there:
-        raise FileNotFoundError("no table in results/; publish a finished study first")
-    return sorted(there, key=lambda study: next(iter(study.runs.values())).dataset == "rendered")
-
-
-def _published(study: str, ending: str = "") -> pd.DataFrame:
-    path = ROOT / "results" / f"{study}{ending}.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
-    return read_table(path)
-
-
-def claims_section() -> str:
-    """Return the answer in sentences, and the ledger of claims in short, as Markdown."""
-    claims = ledger()
-    return f"{answer(claims)}\n\n{markdown(in_short(claims))}"
-
-
-def answer(claims: pd.DataFrame) -> str:
-    """Return what the ledger says as a whole, and how far the study that can tell has come."""
-    numbers = {
-        verdict: sorted(claims.loc[claims["verdict"] == verdict, "number"].unique())
-        for verdict in ("verified", "falsified")
-    }
-    told = [
-        f"{verdict}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
-        for verdict, of in numbers.items()
-        if of
-    ]
-    tables = (_published("noise", ending) for ending in ("", "_epochs"))
-    gate = gate_of(read_study("configs/noise.yaml"), *tables)
-    main = read_study("configs/face.yaml")
-    run = len(kept_runs(main.name) & set(main.runs))
-    return (
-        f"**Does it work? {' '.join(told) or 'These runs cannot tell yet.'}** The finished grids "
-        f"start from random weights and stop after six epochs, and their gate is {gate}. Such runs "
-        "see how a network begins to learn, and could have found nothing: each verdict on them is "
-        "*inconclusive*. The study that can tell starts from a network that knows faces and trains "
-        "until cross-entropy has fitted its labels "
-        f"([configs/face.yaml](configs/face.yaml)): {run} of its {len(main.runs)} runs are done "
-        "and kept in `results/predictions/`, and no verdict is drawn before all are."
-    )
-
-
-README_SECTIONS: dict[str, Callable[[], str]] = {
-    "claims": claims_section,
-    "headline table": headline_section,
-    "differences": differences_section,
-}
-
-
-def readme_marks(section: str) -> tuple[str, str]:
-    """Return what stands before and behind a section of README.md."""
-    return f"<!-- {section}: made by `make readme` -->", f"<!-- end of {section} -->"
-
-
-def readme() -> None:
-    """Write results/claims.csv, and `README_SECTIONS` into README.md, each between its marks."""
-    claims = ledger().round(6)
-    write_atomically(
-        ROOT / "results" / "claims.csv", lambda unfinished: claims.to_csv(unfinished, index=False)
-    )
-    path = ROOT / "README.md"
-    text = path.read_text()
-    for name, section in README_SECTIONS.items():
-        first, last = readme_marks(name)
-        before, begin, rest = text.partition(first)
-        _, end, after = rest.partition(last)
-        if not begin or not end or text.count(first) + text.count(last) > 2:
-            raise ValueError(f"README.md must hold once, in this order, {first} and {last}")
-        text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
-    path.write_text(text)

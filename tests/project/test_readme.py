@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nlalib.report.publish import README_SECTIONS
+from nlalib.report.readme import README_SECTIONS
 from places import ROOT
 
 README = (ROOT / "README.md").read_text()

@@ -1,44 +1,15 @@
-"""What the command line does with a study's tables: collect, show, publish, README."""
+"""What the command line does with a study's tables: collect, show, publish."""
 
 import shutil
 
 import pandas as pd
 import pytest
-from made_runs import LABELS, RESULTS, differences_of, write_run
+from made_runs import LABELS, RESULTS, write_run
 
-from nlalib import __main__ as command_line
-from nlalib.report import collect, publish, records
-from nlalib.report.frame import SETTING
+from nlalib.report import records
+from nlalib.report.readme import differences_section, headline_section
 from nlalib.report.studies import read_study
 from nlalib.training.config import RunConfig
-
-STUDY = """\
-study: tiny
-title: A tiny study
-notebooks: {}
-fixed: {epochs: 4}
-grid: {method: [ce, nla], seed: [0, 1]}
-readme: table
-"""
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project's root of its own; returns a function that runs one command there."""
-    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
-    for module in (publish, records):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
-    facts = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
-    monkeypatch.setattr(collect, "run_epoch_numbers", lambda config, index: facts)
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "tiny.yaml").write_text(STUDY)
-
-    def run(*words: str) -> int:
-        monkeypatch.setattr("sys.argv", ["nlalib", *words])
-        return command_line.main()
-
-    return tmp_path, run
 
 
 def test_collect_show_and_publish(project, capsys):
@@ -71,10 +42,10 @@ def test_collect_show_and_publish(project, capsys):
     assert set(predictions["run_id"]) == set(read_study(study).runs)
     # The table for readers is made of what is published alone, and says that it proves nothing.
     shutil.rmtree(root / "runs")
-    section = publish.headline_section()
+    section = headline_section()
     assert section.count("| data set |") == 1
     assert "Gate of `tiny`: inconclusive" in section
-    assert "| inconclusive | tiny |" in publish.differences_section()
+    assert "| inconclusive | tiny |" in differences_section()
     # And all of it can be made again without the runs.
     assert run("collect", study) == 0
     again = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
@@ -107,7 +78,7 @@ def test_finished_runs_of_an_unfinished_study_are_kept(project, capsys):
         shutil.rmtree(config.folder)
         # What is kept is no result yet.
         with pytest.raises(FileNotFoundError, match="publish a finished study first"):
-            publish.headline_section()
+            headline_section()
     assert run("collect", study) == 0
     table = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
     last = table.query("selection == 'last' and metric == 'overall_accuracy'")
@@ -148,74 +119,3 @@ def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     assert "no " in (error := capsys.readouterr().err)
     assert "study-tiny/epochs.csv; run the study tiny" in error
     assert not (root / "results" / "tiny.csv").exists()
-
-
-HEADLINE, HEADLINE_END = publish.readme_marks("headline table")
-DIFFERENCES, DIFFERENCES_END = publish.readme_marks("differences")
-BOTH = f"{HEADLINE}{HEADLINE_END} {DIFFERENCES}{DIFFERENCES_END}"
-
-
-@pytest.fixture
-def published(project, monkeypatch):
-    """The project with a published study; the ledger of claims is of the real one's tables."""
-    root, run = project
-    of_tables = {n: s for n, s in publish.README_SECTIONS.items() if n != "claims"}
-    monkeypatch.setattr(publish, "README_SECTIONS", of_tables)
-    (root / "results").mkdir()
-    RESULTS.to_csv(root / "results" / "tiny.csv", index=False)
-    differences = differences_of("nla", 0.1, [("overall_accuracy", -1), ("mean_accuracy", 2)])
-    pd.DataFrame(differences).to_csv(root / "results" / "tiny_differences.csv", index=False)
-    columns = [*SETTING, "run_id", "seed", "epoch", "metric", "value"]
-    pd.DataFrame(columns=columns).to_csv(root / "results" / "tiny_epochs.csv", index=False)
-    return root, run
-
-
-def test_readme_changes_between_its_marks_alone(published):
-    root, run = published
-    before, between = "# Title\n\ntext | with | bars\n\n", "\n\nand the differences\n\n"
-    after = "\n\n## More\nlast line without end"
-    (root / "README.md").write_text(
-        f"{before}{HEADLINE}\nold table\n{HEADLINE_END}{between}"
-        f"{DIFFERENCES}\nold table\n{DIFFERENCES_END}{after}"
-    )
-    assert run("readme") == 0
-    first = (root / "README.md").read_text()
-    assert first.startswith(f"{before}{HEADLINE}\n")
-    assert f"\n{HEADLINE_END}{between}{DIFFERENCES}\n" in first
-    assert first.endswith(f"\n{DIFFERENCES_END}{after}")
-    assert "old table" not in first
-    assert "73.0 ± 3.6" in first.partition(between)[0]
-    assert "-1.0 [-2.0, +0.0]" in first.partition(between)[2]
-    assert first.count("| tiny |") == 6 + 1
-    assert run("readme") == 0
-    assert (root / "README.md").read_text() == first
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["no marks", BOTH.replace(HEADLINE, ""), BOTH.replace(DIFFERENCES_END, ""), BOTH + BOTH,
-     f"{DIFFERENCES_END}{DIFFERENCES}{HEADLINE}{HEADLINE_END}"],
-    ids=repr,
-)  # fmt: skip
-def test_readme_without_its_marks_is_left_alone(published, capsys, text):
-    root, run = published
-    (root / "README.md").write_text(text)
-    assert run("readme") == 1
-    assert "README.md must hold once, in this order" in capsys.readouterr().err
-    assert (root / "README.md").read_text() == text
-
-
-@pytest.mark.parametrize(
-    ("removed", "message"),
-    [
-        ("tiny.csv", "no table in results/; publish a finished study first"),
-        ("tiny_differences.csv", "tiny_differences.csv; publish the finished study first"),
-    ],
-)
-def test_readme_without_published_results(published, capsys, removed, message):
-    root, run = published
-    (root / "README.md").write_text(BOTH)
-    (root / "results" / removed).unlink()
-    assert run("readme") == 1
-    assert message in capsys.readouterr().err
-    assert (root / "README.md").read_text() == BOTH

@@ -1,0 +1,117 @@
+"""The sections of README.md that are made from the tables in results/, and `results/claims.csv`."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import yaml
+
+from nlalib.files import write_atomically
+from nlalib.paths import ROOT
+from nlalib.report.frame import headline, markdown, published_table
+from nlalib.report.gate import published_gate
+from nlalib.report.ledger import in_short, ledger
+from nlalib.report.records import kept_runs
+from nlalib.report.studies import Study, read_study
+from nlalib.report.words import difference_table
+
+
+def headline_section() -> str:
+    """Return the tables of the studies that the README shows, each with its gate, as Markdown."""
+    parts = []
+    for study in _published_studies("table"):
+        table = headline(published_table(study.name)).assign(study=study.name)
+        gate = published_gate(study)
+        parts.append(f"{markdown(table)}\n\nGate of `{study.name}`: {gate}.")
+    return "\n\n".join(parts)
+
+
+def differences_section() -> str:
+    """Return NLA's differences to its reference in those and other studies, as Markdown."""
+    parts = []
+    for study in _published_studies("table", "differences"):
+        rows = published_table(study.name, "_differences")
+        table = difference_table(rows, "nla", published_gate(study).passed)
+        parts.append(table.assign(study=study.name))
+    return markdown(pd.concat(parts))
+
+
+def _published_studies(*shown: str) -> list[Study]:
+    """Return the published studies whose `readme` is one of `shown`, those of real faces first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    files = sorted((ROOT / "configs").glob("*.yaml"))
+    contents = {path: yaml.safe_load(path.read_text()) for path in files}
+    there = [
+        read_study(path)
+        for path, content in contents.items()
+        if content.get("readme") in shown
+        and (ROOT / "results" / f"{content['study']}.csv").is_file()
+    ]
+    if not there:
+        raise FileNotFoundError("no table in results/; publish a finished study first")
+    return sorted(there, key=lambda study: next(iter(study.runs.values())).dataset == "rendered")
+
+
+def claims_section() -> str:
+    """Return the answer in sentences, and the ledger of claims in short, as Markdown."""
+    claims = ledger()
+    return f"{answer(claims)}\n\n{markdown(in_short(claims))}"
+
+
+def answer(claims: pd.DataFrame) -> str:
+    """Return what the ledger says as a whole, and how far the study that can tell has come."""
+    numbers = {
+        verdict: sorted(claims.loc[claims["verdict"] == verdict, "number"].unique())
+        for verdict in ("verified", "falsified")
+    }
+    told = [
+        f"{verdict}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
+        for verdict, of in numbers.items()
+        if of
+    ]
+    gate = published_gate(read_study("configs/noise.yaml"))
+    main = read_study("configs/face.yaml")
+    run = len(kept_runs(main.name) & set(main.runs))
+    return (
+        f"**Does it work? {' '.join(told) or 'These runs cannot tell yet.'}** The finished grids "
+        f"start from random weights and stop after six epochs, and their gate is {gate}. Such runs "
+        "see how a network begins to learn, and could have found nothing: each verdict on them is "
+        "*inconclusive*. The study that can tell starts from a network that knows faces and trains "
+        "until cross-entropy has fitted its labels "
+        f"([configs/face.yaml](configs/face.yaml)): {run} of its {len(main.runs)} runs are done "
+        "and kept in `results/predictions/`, and no verdict is drawn before all are."
+    )
+
+
+README_SECTIONS: dict[str, Callable[[], str]] = {
+    "claims": claims_section,
+    "headline table": headline_section,
+    "differences": differences_section,
+}
+
+
+def readme_marks(section: str) -> tuple[str, str]:
+    """Return what stands before and behind a section of README.md."""
+    return f"<!-- {section}: made by `make readme` -->", f"<!-- end of {section} -->"
+
+
+def readme() -> None:
+    """Write results/claims.csv, and `README_SECTIONS` into README.md, each between its marks."""
+    claims = ledger().round(6)
+    write_atomically(
+        ROOT / "results" / "claims.csv", lambda unfinished: claims.to_csv(unfinished, index=False)
+    )
+    path = ROOT / "README.md"
+    text = path.read_text()
+    for name, section in README_SECTIONS.items():
+        first, last = readme_marks(name)
+        before, begin, rest = text.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end or text.count(first) + text.count(last) > 2:
+            raise ValueError(f"README.md must hold once, in this order, {first} and {last}")
+        text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
+    path.write_text(text)
