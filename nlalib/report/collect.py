@@ -13,8 +13,8 @@ from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import expressions
 from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.metrics import classification_metrics, picked_epochs, vote_metrics
+from nlalib.report.epoch_numbers import run_epoch_numbers
 from nlalib.report.frame import COLUMNS, SETTING
-from nlalib.report.per_sample import run_epoch_numbers
 from nlalib.report.records import (
     KEPT_RULES,
     curve_rows,

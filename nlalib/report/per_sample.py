@@ -1,4 +1,4 @@
-"""From what a run recorded of each training image at each epoch to a few numbers an epoch.
+"""From what a run recorded of each training image in one epoch to a few numbers.
 
 Memorisation: what is predicted for training images whose label was flipped. Detection: how well a
 score finds those images. Ambiguity: whether a weight follows the annotators' disagreement.
@@ -18,11 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
-
-from nlalib.data.describe import vote_entropy
-from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.splits import TRAIN, load_dataset, training_candidates
-from nlalib.training.config import RunConfig
 
 # Scores that every run has, and whether a low or a high value speaks for a wrong label; a method
 # adds its own.
@@ -47,7 +42,7 @@ def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return counts[labels] * num_classes < len(labels)
 
 
-def scores(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> pd.DataFrame:
+def score_table(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> pd.DataFrame:
     """Return what might tell hard, ambiguous or wrongly labelled samples, one column a score.
 
     `confidence` is p_gt, `margin` p_gt - p_nn, `focal_weight` (1 - p_gt)^2 (Lin et al. 2017);
@@ -120,7 +115,7 @@ def detection(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[st
     both = [k for k in np.unique(labels) if 0 < flipped[labels == k].mean() < 1]
     values = {}
     speaks = {**DETECTORS, **own}
-    for name, score in scores(samples, own).items():
+    for name, score in score_table(samples, own).items():
         suspicion = (score if speaks[name] == "high" else -score).to_numpy()
         values[f"auroc_{speaks[name]}_{name}"] = roc_auc_score(flipped, suspicion)
         if name in ("confidence", "focal_weight") or not both:
@@ -146,7 +141,7 @@ def ambiguity(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[st
         kept = kept[~kept["is_flipped"].astype(bool)]
     return {
         f"entropy_correlation_{name}": _spearman(score, kept["vote_entropy"])
-        for name, score in scores(kept, own).items()
+        for name, score in score_table(kept, own).items()
     }
 
 
@@ -170,7 +165,7 @@ def minority_shares(
     """
     minority = samples["is_minority"].to_numpy()
     values = {"minority_share_of_samples": minority.mean()}
-    table = scores(samples, own)
+    table = score_table(samples, own)
     if "weight" in table and adds_to_one:
         table["weight"] += 1
     for name in ("weight", "loss", "focal_weight"):
@@ -248,59 +243,6 @@ def relabelling(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def run_epoch_numbers(config: RunConfig, index: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return what the records of a finished run come to at each epoch, one row a number.
-
-    Parameters
-    ----------
-    config : RunConfig
-    index : pandas.DataFrame, optional
-        Of `load_dataset(config)`; read where it is not given.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `epoch` (from 0), `metric`, `value`.
-
-    Raises
-    ------
-    ValueError
-        If the index has other labels than the run recorded: the data set has changed since.
-    """
-    if index is None:
-        index = load_dataset(config.data)[0]
-    train = index[index["part"] == TRAIN]
-    _check_samples(config, train)
-    known = train[[c for c in ("image_id", "label", "true_label", "is_flipped") if c in train]]
-    known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
-    if set(VOTE_COLUMNS) <= set(train):
-        known["vote_entropy"] = vote_entropy(train)
-    records = pd.read_parquet(config.folder / "naw.parquet")
-    if "identified" in records:
-        known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
-    samples = records.merge(known, on="image_id", how="left", validate="many_to_one")
-    if samples["label"].isna().any():
-        raise ValueError(
-            f"{config.run_id} recorded images that are no training images of its data set now; "
-            "has the data set changed? Restore it, or remove the run's folder and train anew"
-        )
-    from nlalib.methods import METHODS  # which imports torch: seconds that other reports need not
-
-    method, rows = METHODS[config.method], []
-    for epoch, of_epoch in samples.groupby("epoch"):
-        values = {
-            # Runs made before the prediction was recorded know p_gt and p_nn only.
-            **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
-            **detection(of_epoch, method.detectors),
-            **ambiguity(of_epoch, method.detectors),
-            **minority_shares(of_epoch, method.detectors, method.weight_adds_to_one),
-            **disambiguation(of_epoch),
-            **relabelling(of_epoch),
-        }
-        rows += [(epoch, metric, float(value)) for metric, value in values.items()]
-    return pd.DataFrame(rows, columns=["epoch", "metric", "value"])
-
-
 def _some_flipped(samples: pd.DataFrame) -> bool:
     return "is_flipped" in samples and bool(samples["is_flipped"].any())
 
@@ -309,17 +251,3 @@ def _spearman(first: pd.Series, second: pd.Series) -> float:
     if first.nunique() < 2 or second.nunique() < 2:
         return float("nan")
     return float(spearmanr(first, second).statistic)
-
-
-def _check_samples(config: RunConfig, train: pd.DataFrame) -> None:
-    """Compare the index with the labels that the run wrote down, where it did."""
-    path = config.folder / "samples.parquet"
-    if not path.is_file():
-        return
-    recorded = pd.read_parquet(path).query("part == @TRAIN").set_index("image_id")["label"]
-    found = train.set_index("image_id")["label"]
-    if not recorded.sort_index().equals(found.astype(recorded.dtype).sort_index()):
-        raise ValueError(
-            f"the training labels of {config.run_id} are not those of its data set now; has the "
-            "data set changed? Restore it, or remove the run's folder and train anew"
-        )

@@ -1,0 +1,82 @@
+"""From a finished run's records of its training images to numbers over epochs."""
+
+import pandas as pd
+
+from nlalib.data.describe import vote_entropy
+from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.splits import TRAIN, training_candidates
+from nlalib.report.per_sample import (
+    ambiguity,
+    detection,
+    disambiguation,
+    is_minority,
+    memorisation,
+    minority_shares,
+    relabelling,
+)
+from nlalib.training.config import RunConfig
+
+
+def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
+    """Return what the records of a finished run come to at each epoch, one row a number.
+
+    Parameters
+    ----------
+    config : RunConfig
+    index : pandas.DataFrame
+        Of `nlalib.data.splits.load_dataset(config.data)`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `epoch` (from 0), `metric`, `value`.
+
+    Raises
+    ------
+    ValueError
+        If the index has other labels than the run recorded: the data set has changed since.
+    """
+    train = index[index["part"] == TRAIN]
+    _check_samples(config, train)
+    known = train[[c for c in ("image_id", "label", "true_label", "is_flipped") if c in train]]
+    known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
+    if set(VOTE_COLUMNS) <= set(train):
+        known["vote_entropy"] = vote_entropy(train)
+    records = pd.read_parquet(config.folder / "naw.parquet")
+    if "identified" in records:
+        known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
+    samples = records.merge(known, on="image_id", how="left", validate="many_to_one")
+    if samples["label"].isna().any():
+        raise ValueError(
+            f"{config.run_id} recorded images that are no training images of its data set now; "
+            "has the data set changed? Restore it, or remove the run's folder and train anew"
+        )
+    from nlalib.methods import METHODS  # which imports torch: seconds that other reports need not
+
+    method, rows = METHODS[config.method], []
+    for epoch, of_epoch in samples.groupby("epoch"):
+        values = {
+            # Runs made before the prediction was recorded know p_gt and p_nn only.
+            **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
+            **detection(of_epoch, method.detectors),
+            **ambiguity(of_epoch, method.detectors),
+            **minority_shares(of_epoch, method.detectors, method.weight_adds_to_one),
+            **disambiguation(of_epoch),
+            **relabelling(of_epoch),
+        }
+        rows += [(epoch, metric, float(value)) for metric, value in values.items()]
+    return pd.DataFrame(rows, columns=["epoch", "metric", "value"])
+
+
+def _check_samples(config: RunConfig, train: pd.DataFrame) -> None:
+    """Compare the index with the labels that the run wrote down, where it did."""
+    path = config.folder / "samples.parquet"
+    if not path.is_file():
+        return
+    recorded = pd.read_parquet(path).query("part == @TRAIN").set_index("image_id")["label"]
+    found = train.set_index("image_id")["label"]
+    if not recorded.sort_index().equals(found.astype(recorded.dtype).sort_index()):
+        raise ValueError(
+            f"the training labels of {config.run_id} are not those of its data set now; has the "
+            "data set changed? Restore it, or remove the run's folder and train anew"
+        )
