@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import signature
 from typing import ClassVar
 
 from torch import Tensor, nn
+
+from nlalib.methods.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,13 @@ class ModelOutput:
 class Method(nn.Module):
     """Base class: `forward(output)` returns the loss and records of each sample.
 
-    All that a method remembers is a parameter or a buffer, so that a checkpoint holds it.
+    Its settings are declared by `nlalib.methods.settings.setting`, and are attributes of the
+    method. All that a method remembers is a parameter or a buffer, so that a checkpoint holds it.
 
     Attributes
     ----------
+    name : str
+        As which it is registered.
     two_views : bool
         Whether the network also sees the mirror image of each training image.
     needs : tuple of str
@@ -94,6 +98,7 @@ class Method(nn.Module):
         one. A setting may leave such a record out.
     """
 
+    name = ""
     two_views = False
     needs: tuple[str, ...] = ()
     keeps_samples = False
@@ -102,13 +107,61 @@ class Method(nn.Module):
     weight_adds_to_one = False
     detectors: ClassVar[dict[str, str]] = {}
 
+    def __init__(self, **settings):
+        """Take the settings.
+
+        Raises
+        ------
+        ValueError
+            For a setting that the method does not have, or a value out of its range.
+        """
+        super().__init__()
+        declared = self.settings()
+        unknown = sorted(set(settings) - set(declared))
+        if unknown:
+            raise ValueError(
+                f"method {self.name!r} has no setting {', '.join(unknown)}; "
+                f"it has {', '.join(declared) or 'none'}"
+            )
+        for name, (attribute, one) in declared.items():
+            value = settings.get(name, one.default)
+            setattr(self, attribute, one.checked(f"{name} of {self.name}", value))
+        self.check()
+
+    @classmethod
+    def settings(cls) -> dict[str, tuple[str, Setting]]:
+        """Return what can be set: the attribute and its declaration, by the setting's name."""
+        declared = {name: one for kind in reversed(cls.mro()) for name, one in vars(kind).items()}
+        found = {name: one for name, one in declared.items() if isinstance(one, Setting)}
+        return {one.called or name: (name, one) for name, one in found.items()}
+
+    def check(self) -> None:
+        """Raise ValueError for settings that do not go together; subclasses say which."""
+
     @property
     def has_own_layers(self) -> bool:
         """Whether something of the method itself is learned: a head, embeddings."""
         return any(True for _ in self.parameters())
 
     def setup(self, training_set: TrainingSet) -> None:
-        """Make heads and buffers. Called once, with PyTorch's generator seeded by the run."""
+        """Make heads and buffers. Called once, with PyTorch's generator seeded by the run.
+
+        Raises
+        ------
+        ValueError
+            If the training set lacks what the method `needs`, or a sample has none of it.
+        """
+        for need in self.needs:
+            given = getattr(training_set, need)
+            if given is None:
+                raise ValueError(
+                    f"the training set has no {need}, which method {self.name!r} learns from"
+                )
+            empty = (given.sum(dim=1) <= 0).nonzero()
+            if len(empty):
+                raise ValueError(
+                    f"{len(empty)} samples have no {need}, first sample {int(empty[0])}"
+                )
 
     def forward(self, output: ModelOutput) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (scalar loss, records by name), each a detached (N,) tensor to be kept."""
@@ -138,6 +191,7 @@ def register(name: str):
     """Class decorator: make the method known as `name`."""
 
     def add(method: type[Method]) -> type[Method]:
+        method.name = name
         METHODS[name] = method
         return method
 
@@ -154,12 +208,4 @@ def make_method(name: str, settings: dict | None = None) -> Method:
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
-    known = [p for p in signature(METHODS[name].__init__).parameters if p != "self"]
-    known = [] if METHODS[name].__init__ is nn.Module.__init__ else known
-    unknown = sorted(set(settings or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"method {name!r} has no setting {', '.join(unknown)}; "
-            f"it has {', '.join(known) if known else 'none'}"
-        )
     return METHODS[name](**(settings or {}))

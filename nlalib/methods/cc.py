@@ -8,9 +8,8 @@ classifier-consistent method). With p = softmax(z) and the candidate set S:
 One candidate gives the cross-entropy; all classes as candidates give 0 and no gradient.
 """
 
-from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
+from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.targets import (
-    checked_candidates,
     identification_records,
     log_candidate_mass,
     probabilities_within,
@@ -22,9 +21,6 @@ class ClassifierConsistent(Method):
     """Mean of L. Records: `identified`, the most probable candidate, and `disambiguated`."""
 
     needs = ("candidates",)
-
-    def setup(self, training_set: TrainingSet) -> None:
-        checked_candidates(training_set)
 
     def forward(self, output: ModelOutput):
         loss = -log_candidate_mass(output.logits, output.candidates).mean()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> Tensor:
@@ -53,11 +53,8 @@ class ClassBalanced(Method):
         From 0 up to, but not including, 1.
     """
 
+    beta: float = setting(0.9999, 0, 1, without=(1,))
     detectors: ClassVar = {"weight": "low"}
-
-    def __init__(self, beta: float = 0.9999):
-        super().__init__()
-        self.beta = checked_number("beta of class_balanced", beta, 0, 1, without=(1,))
 
     def setup(self, training_set: TrainingSet) -> None:
         weights = effective_number_weights(training_set.labels, training_set.num_classes, self.beta)

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.recorded import prediction_records
+from nlalib.methods.settings import setting
 from nlalib.methods.targets import StoredTargets, probabilities_within
 
 _TEMPERATURE = 2.0  # t of Wang and Isola
@@ -93,27 +93,21 @@ class Decoder(StoredTargets):
         Heads of the attention; they divide the width D of the feature map.
     """
 
-    def __init__(
-        self,
-        uniformity: float = 0.1,
-        decoder: bool = True,
-        momentum: float = 0.5,
-        heads: int = 4,
-    ):
-        super().__init__()
-        self.uniformity = checked_number("uniformity of decoder", uniformity, 0, float("inf"))
-        self.momentum = checked_number("momentum of decoder", momentum, 0, 1, without=(1,))
-        if type(decoder) is not bool:
-            raise ValueError(f"decoder of decoder is {decoder!r}; it is True or False")
-        checked_count("heads of decoder", heads, 1)
-        if heads != 4 and not decoder:
-            raise ValueError(f"heads of decoder is {heads}, but decoder=False has none; leave it")
-        self.uses_decoder, self.heads = decoder, heads
+    uniformity: float = setting(0.1)
+    decoder: bool = setting(True)
+    momentum: float = setting(0.5, 0, 1, without=(1,))
+    heads: int = setting(4, 1)
+
+    def check(self) -> None:
+        if self.heads != 4 and not self.decoder:
+            raise ValueError(
+                f"heads of decoder is {self.heads}, but decoder=False has none; leave it"
+            )
 
     def setup(self, training_set: TrainingSet) -> None:
         super().setup(training_set)
         width = training_set.num_features
-        if not self.uses_decoder:
+        if not self.decoder:
             return
         if width % self.heads:
             raise ValueError(f"heads of decoder is {self.heads}, which does not divide D = {width}")
@@ -132,9 +126,9 @@ class Decoder(StoredTargets):
         return loss, {**records, **prediction_records(logits, output.labels)}
 
     def predict(self, output: ModelOutput) -> Tensor:
-        return self.label_decoder(output.feature_map) if self.uses_decoder else output.logits
+        return self.label_decoder(output.feature_map) if self.decoder else output.logits
 
     def class_vectors(self, network, own):
-        if self.uses_decoder:
+        if self.decoder:
             return own["label_decoder.label_embeddings"]
         return super().class_vectors(network, own)

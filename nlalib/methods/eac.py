@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 def class_activation_maps(feature_map: Tensor, classifier: nn.Linear) -> Tensor:
@@ -56,13 +56,8 @@ class EAC(Method):
         Of the second term; 5 in the paper.
     """
 
+    consistency_weight: float = setting(5.0)
     two_views = True
-
-    def __init__(self, consistency_weight: float = 5.0):
-        super().__init__()
-        self.consistency_weight = checked_number(
-            "consistency_weight of eac", consistency_weight, 0, float("inf")
-        )
 
     def forward(self, output: ModelOutput):
         consistency = mirror_differences(output).mean(dim=(1, 2, 3))

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 @register("focal")
@@ -27,11 +27,8 @@ class Focal(Method):
         At least 0; 2 in the paper. With 0 it is cross-entropy.
     """
 
+    gamma: float = setting(2.0)
     detectors: ClassVar = {"weight": "low"}
-
-    def __init__(self, gamma: float = 2.0):
-        super().__init__()
-        self.gamma = checked_number("gamma of focal", gamma, 0, float("inf"))
 
     def forward(self, output: ModelOutput):
         log_p = output.logits.log_softmax(dim=1)

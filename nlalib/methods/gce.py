@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 @register("gce")
@@ -31,11 +31,8 @@ class GeneralisedCrossEntropy(Method):
         Above 0, up to 1; 0.7 in the paper.
     """
 
+    q: float = setting(0.7, 0, 1, without=(0,))
     detectors: ClassVar = {"weight": "low"}
-
-    def __init__(self, q: float = 0.7):
-        super().__init__()
-        self.q = checked_number("q of gce", q, 0, 1, without=(0,))
 
     def forward(self, output: ModelOutput):
         # By the logarithm, so that p_y = 0 has a gradient of 0 and not of NaN.

@@ -11,7 +11,7 @@ What differs here: nothing in the loss.
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 @register("label_smoothing")
@@ -24,9 +24,7 @@ class LabelSmoothing(Method):
         From 0, which is cross-entropy, to 1; 0.1 in the paper.
     """
 
-    def __init__(self, epsilon: float = 0.1):
-        super().__init__()
-        self.epsilon = checked_number("epsilon of label_smoothing", epsilon, 0, 1)
+    epsilon: float = setting(0.1, 0, 1)
 
     def forward(self, output: ModelOutput):
         loss = functional.cross_entropy(output.logits, output.labels, label_smoothing=self.epsilon)

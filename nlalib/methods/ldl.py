@@ -14,8 +14,8 @@ Votes that agree give the cross-entropy; votes that are spread evenly draw p to 
 distribution, which is a signal: people did disagree.
 """
 
-from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.targets import checked_votes, divergence, vote_distribution
+from nlalib.methods.base import Method, ModelOutput, register
+from nlalib.methods.targets import divergence, vote_distribution
 
 
 @register("ldl")
@@ -23,9 +23,6 @@ class LabelDistribution(Method):
     """Mean of L. Record: `kl_to_votes`, L of each sample in nats."""
 
     needs = ("votes",)
-
-    def setup(self, training_set: TrainingSet) -> None:
-        checked_votes(training_set)
 
     def forward(self, output: ModelOutput):
         losses = divergence(vote_distribution(output.votes), output.logits)

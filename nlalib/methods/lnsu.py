@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
 from nlalib.methods.eac import mirror_differences
+from nlalib.methods.settings import setting
 
 
 def rarity_weights(labels: Tensor, num_classes: int, scale: float) -> Tensor:
@@ -61,22 +61,10 @@ class LNSU(Method):
         0.1, 0.7 and 0.1 in the paper.
     """
 
+    class_weight_scale: float = setting(0.1, without=(0,))
+    label_share: float = setting(0.7, 0, 1)
+    consistency_weight: float = setting(0.1)
     two_views = True
-
-    def __init__(
-        self,
-        class_weight_scale: float = 0.1,
-        label_share: float = 0.7,
-        consistency_weight: float = 0.1,
-    ):
-        super().__init__()
-        self.class_weight_scale = checked_number(
-            "class_weight_scale of lnsu", class_weight_scale, 0, float("inf"), without=(0,)
-        )
-        self.label_share = checked_number("label_share of lnsu", label_share, 0, 1)
-        self.consistency_weight = checked_number(
-            "consistency_weight of lnsu", consistency_weight, 0, float("inf")
-        )
 
     def setup(self, training_set: TrainingSet) -> None:
         weights = rarity_weights(

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 
 
 @register("logit_adjusted")
@@ -30,9 +30,7 @@ class LogitAdjusted(Method):
         At least 0; 1 in the paper. With 0 it is cross-entropy.
     """
 
-    def __init__(self, tau: float = 1.0):
-        super().__init__()
-        self.tau = checked_number("tau of logit_adjusted", tau, 0, float("inf"))
+    tau: float = setting(1.0)
 
     def setup(self, training_set: TrainingSet) -> None:
         counts = torch.bincount(training_set.labels, minlength=training_set.num_classes)

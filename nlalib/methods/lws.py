@@ -21,9 +21,8 @@ probability: read calibration figures of this method with that in mind.
 import torch
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.settings import setting
 from nlalib.methods.targets import (
-    checked_candidates,
     identification_records,
     probabilities_within,
 )
@@ -39,15 +38,13 @@ class LWS(Method):
         beta, 0 or more. The paper's theory and experiments favour 1 and 2.
     """
 
+    leverage: float = setting(2.0)
     needs = ("candidates",)
     keeps_samples = True
 
-    def __init__(self, leverage: float = 2.0):
-        super().__init__()
-        self.leverage = checked_number("leverage of lws", leverage, 0, float("inf"))
-
     def setup(self, training_set: TrainingSet) -> None:
-        candidates = checked_candidates(training_set)
+        super().setup(training_set)
+        candidates = training_set.candidates
         uniform = torch.full(candidates.shape, 1 / candidates.shape[1], device=candidates.device)
         self.register_buffer("weights", uniform)
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_count, checked_number
+from nlalib.methods.settings import setting
 from nlalib.methods.targets import StoredTargets, identification_records, probabilities_within
 
 _TEMPERATURE = 0.07  # T of the original
@@ -86,26 +86,13 @@ class PiCO(StoredTargets):
         How many earlier v are kept.
     """
 
+    weight: float = setting(0.5)
+    first_momentum: float = setting(0.95, 0, 1)
+    last_momentum: float = setting(0.8, 0, 1)
+    prototype_momentum: float = setting(0.99, 0, 1, without=(1,))
+    warm_up: float = setting(0.1, 0, 1)
+    places: int = setting(1024, 1, called="queue")
     two_views = True
-
-    def __init__(
-        self,
-        weight: float = 0.5,
-        first_momentum: float = 0.95,
-        last_momentum: float = 0.8,
-        prototype_momentum: float = 0.99,
-        warm_up: float = 0.1,
-        queue: int = 1024,
-    ):
-        super().__init__()
-        self.weight = checked_number("weight of pico", weight, 0, float("inf"))
-        self.first = checked_number("first_momentum of pico", first_momentum, 0, 1)
-        self.last = checked_number("last_momentum of pico", last_momentum, 0, 1)
-        self.prototype_momentum = checked_number(
-            "prototype_momentum of pico", prototype_momentum, 0, 1, without=(1,)
-        )
-        self.warm_up = checked_number("warm_up of pico", warm_up, 0, 1)
-        self.places = checked_count("queue of pico", queue, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         super().setup(training_set)
@@ -121,7 +108,8 @@ class PiCO(StoredTargets):
 
     def momentum_at(self, epoch: int, epochs: int) -> float:
         """Return phi in an epoch counted from 0."""
-        return self.first + (self.last - self.first) * epoch / max(epochs - 1, 1)
+        first, last = self.first_momentum, self.last_momentum
+        return first + (last - first) * epoch / max(epochs - 1, 1)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return unit embeddings, (N, 128) float32."""

@@ -18,10 +18,9 @@ the uniform epochs, while in these it draws the prediction towards the uniform d
 
 from torch.nn import functional
 
-from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_count
+from nlalib.methods.base import Method, ModelOutput, register
+from nlalib.methods.settings import setting
 from nlalib.methods.targets import (
-    checked_candidates,
     identification_records,
     probabilities_within,
 )
@@ -37,14 +36,8 @@ class RiskConsistent(Method):
         Epochs in which q is uniform; in the released code each sample's first turn.
     """
 
+    uniform_epochs: int = setting(1)
     needs = ("candidates",)
-
-    def __init__(self, uniform_epochs: int = 1):
-        super().__init__()
-        self.uniform_epochs = checked_count("uniform_epochs of rc", uniform_epochs, 0)
-
-    def setup(self, training_set: TrainingSet) -> None:
-        checked_candidates(training_set)
 
     def forward(self, output: ModelOutput):
         within = probabilities_within(output.logits, output.candidates)

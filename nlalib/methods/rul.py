@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_count, checked_number
 from nlalib.methods.recorded import prediction_records
+from nlalib.methods.settings import setting
 
 PLACES = 7  # a side of the map that the paper's network has
 
@@ -90,13 +90,10 @@ class RUL(Method):
         Numbers in mu; 64 in the paper.
     """
 
+    dropout: float = setting(0.4, 0, 1, without=(1,))
+    width: int = setting(64, 1)
     lr_factor = 10.0
     detectors: ClassVar = {"uncertainty": "high"}
-
-    def __init__(self, dropout: float = 0.4, width: int = 64):
-        super().__init__()
-        self.dropout = checked_number("dropout of rul", dropout, 0, 1, without=(1,))
-        self.width = checked_count("width of rul", width, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         self.mean_head = Head(training_set.num_features, self.width, self.dropout)

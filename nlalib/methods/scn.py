@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
 from nlalib.methods.recorded import prediction_records
+from nlalib.methods.settings import setting
 
 
 def rank_regularisation(attention: Tensor, margin: float, high_share: float) -> Tensor:
@@ -64,21 +64,12 @@ class SCN(Method):
         default stands for the original's epoch 10 of 40.
     """
 
+    rank_margin: float = setting(0.15, 0, 1)
+    relabel_margin: float = setting(0.2, 0, 1)
+    high_share: float = setting(0.7, 0, 1, without=(0, 1))
+    relabel_from: float = setting(0.25, 0, 1)
     keeps_samples = True
     detectors: ClassVar = {"weight": "low", "attention": "low"}
-
-    def __init__(
-        self,
-        rank_margin: float = 0.15,
-        relabel_margin: float = 0.2,
-        high_share: float = 0.7,
-        relabel_from: float = 0.25,
-    ):
-        super().__init__()
-        self.rank_margin = checked_number("rank_margin of scn", rank_margin, 0, 1)
-        self.relabel_margin = checked_number("relabel_margin of scn", relabel_margin, 0, 1)
-        self.high_share = checked_number("high_share of scn", high_share, 0, 1, without=(0, 1))
-        self.relabel_from = checked_number("relabel_from of scn", relabel_from, 0, 1)
 
     def setup(self, training_set: TrainingSet) -> None:
         self.attention = nn.Linear(training_set.num_features, 1)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
-from nlalib.methods.targets import checked_votes, divergence, vote_distribution
+from nlalib.methods.settings import setting
+from nlalib.methods.targets import divergence, vote_distribution
 
 
 @register("self_distillation")
@@ -39,19 +39,16 @@ class SelfDistillation(Method):
         in Laine and Aila.
     """
 
+    weight: float = setting(1.0)
+    momentum: float = setting(0.6, 0, 1, without=(1,))
+    ramp: float = setting(0.25, 0, 1)
     needs = ("votes",)
     keeps_samples = True
 
-    def __init__(self, weight: float = 1.0, momentum: float = 0.6, ramp: float = 0.25):
-        super().__init__()
-        name = "of self_distillation"
-        self.weight = checked_number(f"weight {name}", weight, 0, float("inf"))
-        self.momentum = checked_number(f"momentum {name}", momentum, 0, 1, without=(1,))
-        self.ramp = checked_number(f"ramp {name}", ramp, 0, 1)
-
     def setup(self, training_set: TrainingSet) -> None:
-        votes = checked_votes(training_set)
-        self.register_buffer("average", torch.zeros_like(votes, dtype=torch.float32))
+        super().setup(training_set)
+        zeros = torch.zeros_like(training_set.votes, dtype=torch.float32)
+        self.register_buffer("average", zeros)
         self.register_buffer("turns", torch.zeros_like(training_set.labels))
 
     def ramp_at(self, epoch: int, epochs: int) -> float:

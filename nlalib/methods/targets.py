@@ -7,28 +7,6 @@ from torch.nn import functional
 from nlalib.methods.base import Method, ModelOutput, TrainingSet
 
 
-def checked_candidates(training_set: TrainingSet) -> Tensor:
-    """Return the candidates, (N, K) bool; ValueError if there are none, or a row is empty."""
-    candidates = training_set.candidates
-    if candidates is None:
-        raise ValueError("the training set has no candidate sets; make them with candidate_sets")
-    empty = (~candidates.any(dim=1)).nonzero()
-    if len(empty):
-        raise ValueError(f"{len(empty)} samples have no candidate, first sample {int(empty[0])}")
-    return candidates
-
-
-def checked_votes(training_set: TrainingSet) -> Tensor:
-    """Return the votes, (N, K) float32; ValueError if there are none, or a row has no vote."""
-    votes = training_set.votes
-    if votes is None:
-        raise ValueError("the training set has no votes; use a data set whose index has them")
-    empty = (votes.sum(dim=1) <= 0).nonzero()
-    if len(empty):
-        raise ValueError(f"{len(empty)} samples have no vote, first sample {int(empty[0])}")
-    return votes
-
-
 def vote_distribution(votes: Tensor) -> Tensor:
     """Return the distribution of each sample's votes, (N, K) float32, rows that sum to 1."""
     votes = votes.float()
@@ -97,7 +75,8 @@ class StoredTargets(Method):
     keeps_samples = True
 
     def setup(self, training_set: TrainingSet) -> None:
-        candidates = checked_candidates(training_set).float()
+        super().setup(training_set)
+        candidates = training_set.candidates.float()
         self.register_buffer("targets", candidates / candidates.sum(dim=1, keepdim=True))
 
     def learn(self, logits: Tensor, output: ModelOutput, new_targets: Tensor):

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_count
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.targets import checked_votes, vote_distribution
+from nlalib.methods.settings import setting
+from nlalib.methods.targets import vote_distribution
 
 _ROWS = 256  # of the table of draws
 _ROWS_OF_PREDICTION = 16
@@ -59,15 +59,12 @@ class Uncertainty(Method):
         T.
     """
 
+    draws: int = setting(10, 1)
     needs = ("votes",)
     detectors: ClassVar = {"uncertainty": "high"}
 
-    def __init__(self, draws: int = 10):
-        super().__init__()
-        self.draws = checked_count("draws of uncertainty", draws, 1)
-
     def setup(self, training_set: TrainingSet) -> None:
-        checked_votes(training_set)
+        super().setup(training_set)
         self.scale = nn.Linear(training_set.num_features, training_set.num_classes)
         # Of one size at first for all images, about 0.3, so that training begins near LDL.
         nn.init.zeros_(self.scale.weight)

@@ -4,6 +4,7 @@ import pytest
 
 from method_batches import make_output
 from nlalib.methods import METHODS, Method, make_method, register
+from nlalib.methods.settings import setting
 
 
 def test_unknown_method_lists_the_known():
@@ -23,9 +24,7 @@ def test_registered_method_is_found_by_its_name(monkeypatch):
 
     @register("halved")
     class Halved(Method):
-        def __init__(self, share: float = 0.5):
-            super().__init__()
-            self.share = share
+        share: float = setting(0.5)
 
         def forward(self, output):
             return self.share * output.logits.sum(), {}

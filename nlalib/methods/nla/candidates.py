@@ -17,13 +17,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.checks import checked_number
+from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
 from nlalib.methods.nla.loss import own_consistency
 from nlalib.methods.nla.weights import VARIANTS, naw_variant, weight_at
+from nlalib.methods.settings import setting
 from nlalib.methods.targets import (
-    checked_candidates,
     identification_records,
     log_candidate_mass,
     probabilities_within,
@@ -45,32 +44,18 @@ class WeightedByNLA(Method):
         Keep gradients from flowing through w; in NLA they do flow.
     """
 
+    variant: str = setting("paper", choices=tuple(VARIANTS))
+    trade_off: float = setting(0.5, 0, 1)
+    weighting: bool = setting(True)
+    detached: bool = setting(False)
     two_views = True
     weight_adds_to_one = True
     detectors: ClassVar = {"weight": "low"}
 
-    def __init__(
-        self,
-        variant: str = "paper",
-        trade_off: float = 0.5,
-        weighting: bool = True,
-        detached: bool = False,
-    ):
-        super().__init__()
-        name = type(self).__name__
-        if variant not in VARIANTS:
-            raise ValueError(
-                f"unknown variant {variant!r} of {name}; known are {', '.join(VARIANTS)}"
-            )
-        for setting, value in (("weighting", weighting), ("detached", detached)):
-            if type(value) is not bool:
-                raise ValueError(f"{setting} of {name} is {value!r}; it is True or False")
-        if detached and not weighting:
-            raise ValueError(f"detached of {name} is True, but weighting=False has no weight")
-        self.variant, self.weighting = variant, weighting
-        self.sums_over_batch = own_consistency(variant) == "released"
-        self.detached = detached
-        self.trade_off = checked_number(f"trade_off of {name}", trade_off, 0, 1)
+    def check(self) -> None:
+        if self.detached and not self.weighting:
+            raise ValueError(f"detached of {self.name} is True, but weighting=False has no weight")
+        self.sums_over_batch = own_consistency(self.variant) == "released"
 
     def combine(
         self, losses: Tensor, p_gt: Tensor, p_nn: Tensor, output: ModelOutput
@@ -98,9 +83,6 @@ class NLACandidates(WeightedByNLA):
     """
 
     needs = ("candidates",)
-
-    def setup(self, training_set: TrainingSet) -> None:
-        checked_candidates(training_set)
 
     def forward(self, output: ModelOutput):
         candidates = output.candidates

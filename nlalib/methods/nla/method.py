@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.checks import checked_number
 from nlalib.methods.eac import mirror_differences
 from nlalib.methods.nla.loss import CONSISTENCIES, nla_loss, own_consistency
 from nlalib.methods.nla.weights import VARIANTS, diagonal_covariance, naw_variant, naw_weights
+from nlalib.methods.settings import setting
 
 
 @register("nla")
@@ -37,67 +37,52 @@ class NLA(Method):
         Of the schedule; 0 keeps the True case's covariance at 0, as it is in the first epoch.
     """
 
+    variant: str = setting("paper", choices=(*VARIANTS, "released_2025_03"))
+    trade_off: float = setting(0.5, 0, 1)
+    weighting: bool = setting(True)
+    consistency: str | None = setting(None, choices=(*CONSISTENCIES, "cam"))
+    false_case: str | None = setting(None, choices=tuple(VARIANTS))
+    true_ratio: float | None = setting(None, 1)
+    false_ratio: float | None = setting(None, 1)
+    normalised: bool | None = setting(None, kind=bool)
+    detached: bool | None = setting(None, kind=bool)
+    slope: float | None = setting(None)
     weight_adds_to_one = True
     detectors: ClassVar = {"weight": "low"}
 
-    def __init__(
-        self,
-        variant: str = "paper",
-        trade_off: float = 0.5,
-        weighting: bool = True,
-        consistency: str | None = None,
-        false_case: str | None = None,
-        true_ratio: float | None = None,
-        false_ratio: float | None = None,
-        normalised: bool | None = None,
-        detached: bool | None = None,
-        slope: float | None = None,
-    ):
-        super().__init__()
-        known = [*VARIANTS, "released_2025_03"]
-        if variant not in known:
-            raise ValueError(f"unknown variant {variant!r} of nla; known are {', '.join(known)}")
-        if type(trade_off) not in (int, float) or not 0 <= trade_off <= 1:
-            raise ValueError(f"trade_off of nla is {trade_off!r}; lambda lies between 0 and 1")
-        terms = (*CONSISTENCIES, "cam")
-        if consistency not in (None, *terms):
-            raise ValueError(f"consistency of nla is {consistency!r}; known are {', '.join(terms)}")
-        if consistency == "none" and trade_off != 0.5:
+    def check(self) -> None:
+        if self.consistency == "none" and self.trade_off != 0.5:
             raise ValueError(
-                f"nla has trade_off={trade_off} as well as consistency='none', which drops lambda"
+                f"nla has trade_off={self.trade_off} as well as consistency='none', which drops "
+                "lambda"
             )
-        switches = {"weighting": weighting, "normalised": normalised, "detached": detached}
-        for name, value in switches.items():
-            if type(value) is not bool and (value is not None or name == "weighting"):
-                raise ValueError(f"{name} of nla is {value!r}; it is true or false")
-        if slope is not None:
-            slope = float(checked_number("slope of nla", slope, 0, float("inf")))
-        changes = {"normalised": normalised, "detached": detached, "slope": slope}
-        if false_case is not None:
-            if false_ratio is not None:
-                raise ValueError("nla has false_case as well as false_ratio; give one of them")
-            chosen = naw_variant(false_case)
-            changes["false_variance"] = chosen.false_variance
-            changes["false_covariance"] = chosen.false_covariance
-        for case, ratio in (("true", true_ratio), ("false", false_ratio)):
-            if ratio is not None:
-                checked_number(f"{case}_ratio of nla", ratio, 1, float("inf"))
-                variance, covariance = diagonal_covariance(0.8, ratio)
-                changes |= {f"{case}_variance": variance, f"{case}_covariance": covariance}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        if changes and (variant == "released_2025_03" or not weighting):
+        if self.false_case is not None and self.false_ratio is not None:
+            raise ValueError("nla has false_case as well as false_ratio; give one of them")
+        changes = self._changes()
+        if changes and (self.variant == "released_2025_03" or not self.weighting):
+            other = f"variant={self.variant!r}" if self.weighting else "weighting=False"
             raise ValueError(
-                f"nla has {', '.join(changes)} as well as "
-                + (f"variant={variant!r}, which is" if weighting else "weighting=False, so it is")
-                + " without such a choice"
+                f"nla has {', '.join(changes)} as well as {other}, which is without such a choice"
             )
-        self.variant = naw_variant(variant, **changes) if changes else variant
-        self.trade_off = float(trade_off)
-        self.weighting = weighting
         # By the variant's name, which a changed one has no more.
-        self.consistency = consistency or own_consistency(variant)
+        self.consistency = self.consistency or own_consistency(self.variant)
         self.two_views = self.consistency != "none"
         self.sums_over_batch = self.consistency == "released"
+        if changes:
+            self.variant = naw_variant(self.variant, **changes)
+
+    def _changes(self) -> dict:
+        """Return which choices of the variant the settings change."""
+        changes = {name: getattr(self, name) for name in ("normalised", "detached", "slope")}
+        if self.false_case is not None:
+            chosen = naw_variant(self.false_case)
+            changes["false_variance"] = chosen.false_variance
+            changes["false_covariance"] = chosen.false_covariance
+        for case, ratio in (("true", self.true_ratio), ("false", self.false_ratio)):
+            if ratio is not None:
+                variance, covariance = diagonal_covariance(0.8, ratio)
+                changes |= {f"{case}_variance": variance, f"{case}_covariance": covariance}
+        return {name: value for name, value in changes.items() if value is not None}
 
     def forward(self, output: ModelOutput):
         schedule = {"epoch": output.epoch, "epochs": output.epochs, "variant": self.variant}

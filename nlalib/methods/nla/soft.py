@@ -21,9 +21,9 @@ the gradient through w, which NLA keeps, then trades the fit for a low weight. I
 problem (three votes an image) this costs accuracy; `detached=True` does not.
 """
 
-from nlalib.methods.base import ModelOutput, TrainingSet, register
+from nlalib.methods.base import ModelOutput, register
 from nlalib.methods.nla.candidates import WeightedByNLA
-from nlalib.methods.targets import checked_votes, divergence, vote_distribution
+from nlalib.methods.targets import divergence, vote_distribution
 
 
 @register("nla_soft")
@@ -31,9 +31,6 @@ class NLASoft(WeightedByNLA):
     """L. Records: `weight`, `p_votes` and `p_negative` (the point), `kl_to_votes` in nats."""
 
     needs = ("votes",)
-
-    def setup(self, training_set: TrainingSet) -> None:
-        checked_votes(training_set)
 
     def forward(self, output: ModelOutput):
         shares = vote_distribution(output.votes)

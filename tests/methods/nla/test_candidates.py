@@ -89,10 +89,13 @@ def test_all_candidates_leave_nla_its_consistency_alone(output):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"variant": "released_2025_03"}, "unknown variant"),
-        ({"trade_off": 1.5}, r"trade_off of NLACandidates is 1\.5"),
-        ({"weighting": 0}, "weighting of NLACandidates is 0"),
-        ({"detached": "no"}, "detached of NLACandidates is 'no'"),
+        (
+            {"variant": "released_2025_03"},
+            "variant of nla_candidates is 'rel.*known are paper",
+        ),
+        ({"trade_off": 1.5}, r"trade_off of nla_candidates is 1\.5"),
+        ({"weighting": 0}, "weighting of nla_candidates is 0"),
+        ({"detached": "no"}, "detached of nla_candidates is 'no'"),
         ({"detached": True, "weighting": False}, r"detached of .* no weight"),
     ],
 )
