@@ -11,6 +11,7 @@ from nlalib.report.frame import headline, markdown, published_table
 from nlalib.report.gate import published_gate
 from nlalib.report.ledger import in_short, ledger
 from nlalib.report.records import kept_runs
+from nlalib.report.reproducing import SECTIONS
 from nlalib.report.studies import Study, read_study
 from nlalib.report.words import difference_table
 
@@ -94,24 +95,28 @@ README_SECTIONS: dict[str, Callable[[], str]] = {
 }
 
 
+MADE_SECTIONS = {"README.md": README_SECTIONS, "docs/why_not_reproduced.md": SECTIONS}
+
+
 def readme_marks(section: str) -> tuple[str, str]:
-    """Return what stands before and behind a section of README.md."""
+    """Return what stands before and behind a made section of a file."""
     return f"<!-- {section}: made by `make readme` -->", f"<!-- end of {section} -->"
 
 
 def readme() -> None:
-    """Write results/claims.csv, and `README_SECTIONS` into README.md, each between its marks."""
+    """Write results/claims.csv, and `MADE_SECTIONS` into their files, each between its marks."""
     claims = ledger().round(6)
     write_atomically(
         ROOT / "results" / "claims.csv", lambda unfinished: claims.to_csv(unfinished, index=False)
     )
-    path = ROOT / "README.md"
-    text = path.read_text()
-    for name, section in README_SECTIONS.items():
-        first, last = readme_marks(name)
-        before, begin, rest = text.partition(first)
-        _, end, after = rest.partition(last)
-        if not begin or not end or text.count(first) + text.count(last) > 2:
-            raise ValueError(f"README.md must hold once, in this order, {first} and {last}")
-        text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
-    path.write_text(text)
+    for file, sections in MADE_SECTIONS.items():
+        path = ROOT / file
+        text = path.read_text()
+        for name, section in sections.items():
+            first, last = readme_marks(name)
+            before, begin, rest = text.partition(first)
+            _, end, after = rest.partition(last)
+            if not begin or not end or text.count(first) + text.count(last) > 2:
+                raise ValueError(f"{file} must hold once, in this order, {first} and {last}")
+            text = f"{before}{first}\n\n{section()}\n\n{last}{after}"
+        path.write_text(text)

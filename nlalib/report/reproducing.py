@@ -1,0 +1,180 @@
+"""What single choices of a training are worth here: the numbers of docs/why_not_reproduced.md.
+
+Each is a difference between runs (or between two readings of the same runs) that differ in that
+choice and share the rest, paired by seed, from the published tables.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nlalib.metrics import ONE_EPOCH_RULES
+from nlalib.paths import ROOT
+from nlalib.report.certainty import ACCURACIES, student_interval
+from nlalib.report.frame import SETTING, markdown, published_table
+from nlalib.report.reading import by_seed, with_interval
+
+GRIDS = ("ferplus_small", "noise", "imbalance", "noise_networks", "ablation", "weak")
+SMALL, TRANSFORMER = "resnet10_narrow16_stride2", "vit_tiny_patch6"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice: runs that made it, and runs that made another.
+
+    Attributes
+    ----------
+    words : str
+        What was chosen, in place of what.
+    shared : str
+        What both kinds of run have in common.
+    study, other_study : str
+        Their tables; the second is the first where it is empty.
+    rows, other_rows : dict
+        Column and content of either kind, beside `settings`, which is "" unless named.
+    """
+
+    words: str
+    shared: str
+    study: str
+    rows: dict
+    other_rows: dict
+    other_study: str = ""
+
+
+def _choices() -> Iterator[Choice]:
+    noisy = {"method": "ce", "noise_rate": 0.2}
+    bf16 = noisy | {"settings": "precision=bf16"}
+    yield Choice(
+        "masked pre-training on the set's own images, in place of random weights",
+        "ce, small transformer",
+        "weak",
+        {"method": "ce", "backbone": TRANSFORMER, "init": "ferplus-masked-seed0-b25e8a8c1e"},
+        {"method": "ce", "backbone": TRANSFORMER, "init": "random"},
+    )
+    networks = {"backbone": "resnet18"}, {"backbone": SMALL}
+    yield Choice(
+        "ResNet-18, in place of a network of a tenth of its cost",
+        "ce, 20 % wrong labels, from random weights",
+        "noise_networks",
+        bf16 | networks[0],
+        bf16 | networks[1],
+    )
+    yield Choice(
+        "bf16, in place of fp32",
+        "ce, 20 % wrong labels",
+        "noise_networks",
+        bf16 | networks[1],
+        noisy,
+        other_study="noise",
+    )
+    imbalanced = {"imbalance_factor": 100.0}
+    yield Choice(
+        "classes evened out in the loss (logit adjustment), in place of nothing",
+        "imbalance 100",
+        "imbalance",
+        imbalanced | {"method": "logit_adjusted"},
+        imbalanced | {"method": "ce"},
+    )
+    for settings, words in {
+        "variant=released_2025_05": "the released loss of May 2025, in place of the paper's",
+        "variant=released_2025_03": "the released loss of March 2025, in place of the paper's",
+        "consistency=released": "the released consistency alone, in place of the paper's",
+    }.items():
+        own = {"method": "nla", "settings": settings}
+        yield Choice(words, "nla", "ablation", own, {"method": "nla"})
+
+
+CHOICES = tuple(_choices())
+
+
+def differences(choice: Choice, metric: str) -> pd.Series:
+    """Return the differences of a choice at the last epoch, one a seed that both kinds have."""
+    kinds = []
+    for study, rows in (
+        (choice.study, choice.rows),
+        (choice.other_study or choice.study, choice.other_rows),
+    ):
+        wanted = {"settings": "", "selection": "last", "metric": metric} | rows
+        kinds.append(by_seed(published_table(study), **wanted))
+    return (kinds[0] - kinds[1]).dropna()
+
+
+def effects() -> pd.DataFrame:
+    """Return what each of `CHOICES` is worth, a row each, in words for readers."""
+    rows = []
+    for choice in CHOICES:
+        row = {"choice": choice.words, "the same in both": choice.shared}
+        for metric in ACCURACIES:
+            gains = differences(choice, metric)
+            found = student_interval(100 * gains)
+            words = with_interval(*(found[name] for name in ("difference", "low", "high")))
+            row[metric.replace("_", " ")] = words
+        studies = " and ".join(filter(None, [choice.study, choice.other_study]))
+        rows.append(row | {"seeds": len(gains), "study": f"`{studies}`"})
+    return pd.DataFrame(rows)
+
+
+def selection_worth() -> pd.DataFrame:
+    """Return what a run's best test epoch has over other rules, in points: mean and largest."""
+    rows = pd.concat([published_table(study) for study in GRIDS])
+    rows = rows[rows["metric"].isin(ACCURACIES) & rows["selection"].isin(ONE_EPOCH_RULES)]
+    rows = rows.drop_duplicates(["run_id", "selection", "metric"])  # some runs serve two studies
+    wide = rows.pivot(index=["run_id", "metric"], columns="selection", values="value") * 100
+    table = []
+    for rule, words in {"last": "last", "best_validation": "best on held-out images"}.items():
+        row = {"best test epoch less": words, "runs": wide.index.get_level_values(0).nunique()}
+        for metric in ACCURACIES:
+            gains = (wide["best_test"] - wide[rule]).xs(metric, level="metric")
+            row[metric.replace("_", " ")] = f"{gains.mean():+.1f} (largest {gains.max():+.1f})"
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def seed_spread() -> pd.DataFrame:
+    """Return how far the seeds of one setting lie apart, in points: median and largest."""
+    rows = pd.concat([published_table(study) for study in GRIDS])
+    rows = rows[rows["selection"] == "last"].drop_duplicates(["run_id", "metric"])
+    row = {}
+    for metric in ACCURACIES:
+        same = rows[rows["metric"] == metric].groupby(SETTING, dropna=False)["value"]
+        apart = 100 * same.agg(np.ptp)[same.count() > 1]
+        row["settings"] = len(apart)
+        words = f"{apart.median():.1f} (largest {apart.max():.1f})"
+        row[metric.replace("_", " ")] = words
+    return pd.DataFrame([{"highest seed less lowest": "median over settings"} | row])
+
+
+def label_rule_counts() -> pd.DataFrame:
+    """Return how many of FERPlus' images each label rule keeps, and why it drops the others."""
+    counts = pd.read_csv(ROOT / "figures" / "02_ferplus_label_rules.csv")
+    dropped = ["tie", "no majority", "unknown", "not a face", "contempt"]
+    table = counts.pivot(index="rule", columns="reason", values="images").fillna(0).astype(int)
+    shown = [name for name in ["kept", *dropped] if name in table]
+    return table[shown].map("{:,}".format).rename_axis(None, axis=1).reset_index()
+
+
+def twins_worth() -> pd.DataFrame:
+    """Return the accuracy that test images with a twin in the training set add, in points."""
+    rows = pd.read_csv(ROOT / "figures" / "02_ferplus_leakage.csv")
+    table = []
+    for (method, twins), same in rows[rows["trained_on"] == "official split"].groupby(
+        ["method", "twins"], sort=False
+    ):
+        row = {"method": method, "twins": twins, "test images with one": same["leaked"].iloc[0]}
+        for metric in ACCURACIES:
+            gains = 100 * (same[metric] - same[f"{metric}_without"])
+            row[metric.replace("_", " ")] = f"{gains.mean():+.1f}"
+        table.append(row | {"seeds": len(same)})
+    return pd.DataFrame(table)
+
+
+SECTIONS = {
+    "effects of choices": lambda: markdown(effects()),
+    "worth of selection": lambda: markdown(selection_worth()),
+    "spread of seeds": lambda: markdown(seed_spread()),
+    "label rules": lambda: markdown(label_rule_counts()),
+    "twins": lambda: markdown(twins_worth()),
+}

@@ -1,0 +1,128 @@
+"""What single choices are worth, against plain loops over the published tables."""
+
+import csv
+import re
+from statistics import fmean, median
+
+import pytest
+
+from nlalib.report.reproducing import (
+    CHOICES,
+    GRIDS,
+    differences,
+    effects,
+    label_rule_counts,
+    seed_spread,
+    selection_worth,
+    twins_worth,
+)
+from places import ROOT
+
+PAGE = (ROOT / "docs" / "why_not_reproduced.md").read_text()
+
+
+def rows_of(study: str) -> list[dict]:
+    with (ROOT / "results" / f"{study}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def by_seed(study: str, **wanted) -> dict[str, float]:
+    wanted = {"selection": "last", "settings": ""} | wanted
+    found = [row for row in rows_of(study) if all(row[k] == v for k, v in wanted.items())]
+    return {row["seed"]: float(row["value"]) for row in found}
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[-+]?\d+\.\d+", text)]
+
+
+def test_a_choice_is_a_difference_over_the_seeds_of_both():
+    (choice,) = [one for one in CHOICES if one.words.startswith("bf16")]
+    shared = {"method": "ce", "noise_rate": "0.2", "metric": "mean_accuracy"}
+    shared |= {"backbone": "resnet10_narrow16_stride2"}
+    half = by_seed("noise_networks", settings="precision=bf16", **shared)
+    full = by_seed("noise", **shared)
+    expected = [half[seed] - full[seed] for seed in sorted(half) if seed in full]
+    assert differences(choice, "mean_accuracy").tolist() == pytest.approx(expected)
+
+
+def test_each_choice_was_made_with_the_same_seeds():
+    table = effects()
+    assert len(table) == len(CHOICES)
+    assert (table["seeds"] >= 2).all()
+    assert not table.isna().any(axis=None)
+
+
+def test_the_best_test_epoch_is_compared_run_by_run():
+    values = {}
+    for study in GRIDS:
+        for row in rows_of(study):
+            values[row["run_id"], row["metric"], row["selection"]] = float(row["value"])
+    for metric, column in (("overall_accuracy", "overall accuracy"), ("mean_accuracy",) * 2):
+        gains = [
+            100 * (value - values[run, metric, "last"])
+            for (run, name, rule), value in values.items()
+            if name == metric and rule == "best_test"
+        ]
+        row = selection_worth().set_index("best test epoch less").loc["last"]
+        shown = numbers(row[column.replace("_", " ")])
+        assert shown == pytest.approx([fmean(gains), max(gains)], abs=0.051)
+        assert row["runs"] == len(gains)
+
+
+def test_seeds_of_one_setting_are_compared():
+    names = ["dataset", "method", "settings", "backbone", "init", "epochs", "noise_rate"]
+    settings, runs = {}, set()
+    for study in GRIDS:
+        for row in rows_of(study):
+            if (row["selection"], row["metric"]) == ("last", "overall_accuracy"):
+                key = (*(row[name] for name in names), float(row["imbalance_factor"]))
+                if row["run_id"] not in runs:
+                    settings.setdefault(key, []).append(float(row["value"]))
+                runs.add(row["run_id"])
+    apart = [100 * (max(v) - min(v)) for v in settings.values() if len(v) > 1]
+    (row,) = seed_spread().to_dict("records")
+    assert row["settings"] == len(apart)
+    assert numbers(row["overall accuracy"]) == pytest.approx([median(apart), max(apart)], abs=0.051)
+
+
+def test_each_label_rule_accounts_for_the_same_images():
+    with (ROOT / "figures" / "02_ferplus_label_rules.csv").open() as file:
+        kept = {
+            row["rule"]: row["images"] for row in csv.DictReader(file) if row["reason"] == "kept"
+        }
+    shown = label_rule_counts().set_index("rule")["kept"].str.replace(",", "")
+    assert shown.to_dict() == kept
+
+
+def test_twins_are_worth_what_leaving_them_out_costs():
+    with (ROOT / "figures" / "02_ferplus_leakage.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for shown in twins_worth().to_dict("records"):
+        gains = [
+            100 * (float(row["mean_accuracy"]) - float(row["mean_accuracy_without"]))
+            for row in rows
+            if (row["method"], row["twins"]) == (shown["method"], shown["twins"])
+            and row["trained_on"] == "official split"
+        ]
+        assert float(shown["mean accuracy"]) == pytest.approx(fmean(gains), abs=0.051)
+
+
+def test_what_the_page_says_first_holds():
+    table = effects().set_index("choice")
+    worth = {name: numbers(row["mean accuracy"])[0] for name, row in table.iterrows()}
+    rest = [abs(value) for value in worth.values()]
+    knew, rare = (next(v for k, v in worth.items() if word in k) for word in ("masked", "logit"))
+    assert sorted(rest)[-2:] == sorted([knew, rare])
+    chosen = selection_worth()["mean accuracy"].map(numbers)
+    assert all(mean < 0.5 and largest > 2 for mean, largest in chosen)
+    assert numbers(seed_spread()["overall accuracy"].iloc[0])[1] > 5
+
+
+def test_the_page_cites_threads_and_switches_that_exist():
+    threads = re.findall(r"https://github.com/[\w.-]+/[\w.-]+/issues/\d+", PAGE)
+    assert len(set(threads)) > 15
+    config = (ROOT / "nlalib" / "training" / "config.py").read_text()
+    for name in ("initial_weights", "held_out", "seed", "sampler", "label_rule", "num_classes"):
+        assert f"`{name}" in PAGE
+        assert f"    {name}: " in config
