@@ -18,7 +18,7 @@ SIDE_BY_SIDE = -n $(TESTERS) --dist loadfile
 # what it is, so an edited Snakefile makes no finished run stale. Runs are locked by the training
 # itself; snakemake's lock would outlive a killed study.
 STUDY ?= snakemake --cores $(CORES) --quiet host reason --rerun-incomplete --nolock \
-	--rerun-triggers mtime input --config study=$(CONFIG)
+	--rerun-triggers mtime input --config study=$(CONFIG) $(if $(KEPT),kept=1)
 
 SHELL := /bin/bash
 NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
@@ -42,6 +42,7 @@ help:  ## this list
 	@echo
 	@echo "  CONFIG=$(CONFIG)  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)"
 
+# KEPT=1 takes the runs whose predictions are kept in results/ as they are, and trains the others.
 study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
 	@$(IN_VENV) export OMP_NUM_THREADS=1; \
 	python -m nlalib check $(CONFIG) && $(STUDY) && python -m nlalib show $(CONFIG)

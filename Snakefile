@@ -13,10 +13,13 @@ from pathlib import Path
 import yaml
 
 from nlalib.paths import display_path, runs_folder
+from nlalib.report.records import kept_runs
 from nlalib.report.studies import PRETRAINING_NOTEBOOK, TRAINING_NOTEBOOK, read_study
 
 STUDY_FILE = config.get("study", "configs/embedded.yaml")
 study = read_study(STUDY_FILE)
+# With --config kept=1 runs whose predictions are kept in results/ count as done.
+KEPT = kept_runs(study.name) if int(config.get("kept", 0)) else frozenset()
 RUNS = display_path(runs_folder())
 FOLDER = display_path(study.folder)
 # As words of a shell command: their paths may hold spaces.
@@ -73,9 +76,9 @@ def pretrained(wildcards) -> list[str]:
 
 
 def folders(method: str | None = None) -> list[str]:
-    """The folders of the study's runs, of one method or of all."""
+    """The folders of the study's runs that are not kept, of one method or of all."""
     chosen = [run_id for run_id, run in study.runs.items() if method in (None, run.method)]
-    return [f"{RUNS}/{run_id}" for run_id in chosen]
+    return [f"{RUNS}/{run_id}" for run_id in chosen if run_id not in KEPT]
 
 
 def executed(method: str | None = None) -> list[str]:

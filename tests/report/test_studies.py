@@ -12,6 +12,7 @@ import yaml
 from papermill.cli import papermill as papermill_command
 
 from nlalib.paths import ROOT
+from nlalib.report.records import kept_runs
 from nlalib.report.studies import read_study, training_command
 from nlalib.training.config import RunConfig
 
@@ -219,6 +220,14 @@ def test_workflow_trains_what_is_not_done(tmp_path):
     assert jobs["results"] == 1
     assert "pretrain" not in jobs
     assert [path.name for path in tmp_path.iterdir()] == [executed.parent.name]
+
+
+def test_workflow_leaves_out_kept_runs_when_asked(tmp_path):
+    study = read_study("configs/face_rate.yaml")
+    assert kept_runs(study.name) == set(study.runs)
+    words = ["--config", "study=configs/face_rate.yaml"]
+    assert jobs_of_dry_run(tmp_path, *words)["train"] == len(study.runs)
+    assert "train" not in jobs_of_dry_run(tmp_path, *words, "kept=1")
 
 
 def test_workflow_pretrains_for_the_runs_that_start_from_it(tmp_path, monkeypatch):
