@@ -74,7 +74,14 @@ def results_of(values: dict[str, list[float]], **setting) -> pd.DataFrame:
                     row |= {"selection": selection, "metric": metric, "value": factor * value}
                     rows.append(row)
     fixed = {"study": "tiny", "dataset": "rendered", "backbone": "small", "init": "random"}
-    fixed |= {"epochs": 4, "noise_rate": 0.1, "imbalance_factor": 1.0, "settings": "", **setting}
+    fixed |= {
+        "precision": "fp32",
+        "epochs": 4,
+        "noise_rate": 0.1,
+        "imbalance_factor": 1.0,
+        "settings": "",
+        **setting,
+    }
     return pd.DataFrame(rows).assign(**fixed)[COLUMNS]
 
 
@@ -84,7 +91,7 @@ RESULTS = results_of({"ce": [0.70, 0.72, 0.77], "nla": [0.75, 0.74, 0.83]})
 def differences_of(method: str, noise_rate: float, accuracies: list, **other) -> list[dict]:
     """Return rows of a table of differences, as many points as given, one point either way."""
     row = {**dict.fromkeys(SETTING, ""), "noise_rate": noise_rate, "imbalance_factor": 1.0, "n": 3}
-    row |= {"dataset": "rendered", "backbone": "small"}
+    row |= {"dataset": "rendered", "backbone": "small", "precision": "fp32"}
     row |= {"method": method, "reference": "ce", "selection": "last", **other}
     rows = []
     for metric, points in accuracies:

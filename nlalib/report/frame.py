@@ -15,6 +15,7 @@ SETTING = [
     "settings",
     "backbone",
     "init",
+    "precision",
     "epochs",
     "noise_rate",
     "imbalance_factor",
@@ -25,12 +26,19 @@ COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a study's table (results, epochs or differences); a relative path counts from the root.
 
-    Empty `settings`, those of a plain run, are read as "" and not as a missing number.
+    Empty `settings`, those of a plain run, are read as "" and not as a missing number. In older
+    tables `precision` stood among them.
     """
     table = pd.read_csv(resolve(path), dtype={"settings": "str"})
     if "settings" not in table:  # written before there was the column: plain runs all
         table.insert(table.columns.get_loc("method") + 1, "settings", "")
-    return table.fillna({"settings": ""})
+    table = table.fillna({"settings": ""})
+    if "precision" not in table and "init" in table:
+        among = r"(?:^|, )precision=(\w+)"
+        precision = table["settings"].str.extract(among, expand=False).fillna("fp32")
+        table.insert(table.columns.get_loc("init") + 1, "precision", precision)
+        table["settings"] = table["settings"].str.replace(among, "", regex=True).str.lstrip(", ")
+    return table
 
 
 def published_table(study: str, ending: str = "") -> pd.DataFrame:
@@ -127,7 +135,9 @@ def setting_in_words(row: pd.Series) -> str:
     """Return noise, imbalance and other choices of a row, "" where there is nothing to say."""
     words = [f"noise {row['noise_rate']:.0%}"] if row["noise_rate"] else []
     words += [f"imbalance {row['imbalance_factor']:g}"] if row["imbalance_factor"] > 1 else []
-    return ", ".join(words + ([row["settings"]] if row["settings"] else []))
+    words += [row["settings"]] if row["settings"] else []
+    words += [f"precision={row['precision']}"] if row["precision"] != "fp32" else []
+    return ", ".join(words)
 
 
 def percent(mean: float, deviation: float) -> str:

@@ -64,7 +64,7 @@ class RunConfig(RunParameters):
     )
     augmentation: str = parameter("affine")
     view_order: str = parameter("joint", told=True, choices=("joint", "separate"))
-    precision: str = parameter("fp32", told=True, choices=("fp32", "bf16", "fp16"))
+    precision: str = parameter("fp32", choices=("fp32", "bf16", "fp16"))
     seed: int = parameter(0, at_least=0)
     device: str = parameter("auto", identity=False, choices=("auto", "cpu", "cuda"))
     processes: int = parameter(1, later=True, told=True, at_least=1)
