@@ -66,6 +66,7 @@ def test_rows_of_a_run_by_hand(runs):
             "settings": "",
             "backbone": "resnet18_narrow16",
             "init": "random",
+            "precision": "fp32",
             "epochs": 4,
             "noise_rate": 0.1,
             "imbalance_factor": 1.0,
@@ -99,7 +100,9 @@ def test_row_names_the_choices_of_its_run(runs):
     settings = {"method_settings": {"trade_off": 0.25}, "precision": "bf16"}
     config = replace(CONFIG, method="nla", **settings)
     write_run(config, HITS)
-    assert run_rows(config, "tiny")["settings"].unique() == ["precision=bf16, trade_off=0.25"]
+    rows = run_rows(config, "tiny")
+    assert rows["settings"].unique() == ["trade_off=0.25"]
+    assert rows["precision"].unique() == ["bf16"]
 
 
 def test_table_of_a_study_has_all_runs(runs):

@@ -4,7 +4,15 @@ import pandas as pd
 import pytest
 from made_runs import RESULTS, results_of
 
-from nlalib.report.frame import COLUMNS, headline, markdown, percent, read_table, summary
+from nlalib.report.frame import (
+    COLUMNS,
+    headline,
+    markdown,
+    percent,
+    read_table,
+    setting_in_words,
+    summary,
+)
 
 
 def test_summary_is_mean_deviation_and_number():
@@ -53,6 +61,20 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     old = read_table(path)
     assert list(old.columns) == COLUMNS
     assert set(old["settings"]) == {""}
+
+
+def test_precision_of_older_tables_stood_among_the_settings(tmp_path):
+    cells = {"": "", "precision=bf16": "", "precision=bf16, trade_off=0.25": "trade_off=0.25"}
+    cells |= {"consistency=none, precision=fp16": "consistency=none"}
+    older = pd.concat([RESULTS.head(1).assign(settings=cell) for cell in cells])
+    older.drop(columns="precision").to_csv(tmp_path / "older.csv", index=False)
+    table = read_table(tmp_path / "older.csv")
+    assert table["settings"].tolist() == list(cells.values())
+    assert table["precision"].tolist() == ["fp32", "bf16", "bf16", "fp16"]
+    assert [setting_in_words(row) for _, row in table.iterrows()][1:3] == [
+        "noise 10%, precision=bf16",
+        "noise 10%, trade_off=0.25, precision=bf16",
+    ]
 
 
 def test_summary_of_nothing_says_what_there_is():

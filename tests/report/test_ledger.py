@@ -10,8 +10,10 @@ from scipy import stats
 
 from nlalib.report import ledger as ledgers
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT
+from nlalib.report.collect import identity_columns
 from nlalib.report.gate import Gate
 from nlalib.report.ledger import declared_seeds, in_short, ledger
+from nlalib.report.studies import read_study
 from places import ROOT
 
 
@@ -91,6 +93,23 @@ def test_facts_of_the_last_epoch_by_a_plain_loop(table, number, metric, chance, 
     ]
     found = table[(table["number"] == number) & (table["regime"] == SHORT)]
     assert found["difference"].tolist() == pytest.approx([np.mean(gains)])
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: str(claim.number))
+def test_the_declared_studies_run_what_the_claims_compare(claim):
+    """So that a contrast is not blank for a setting that no run is told by."""
+    for contrast in (claim.short, claim.converged):
+        name = contrast.study.removesuffix("_robustness")
+        if not name or contrast.init:
+            continue
+        runs = read_study(f"configs/{name}.yaml").runs.values()
+        table = pd.DataFrame([identity_columns(run, name) for run in runs])
+        seeds = [
+            set(rows["seed"])
+            for rows in (ledgers._under(table, contrast), ledgers._other(table, contrast))
+        ]
+        assert seeds[0], contrast.words
+        assert contrast.chance is not None or seeds[0] & seeds[1], contrast.words
 
 
 def test_less_is_better_turns_the_sign(table):
