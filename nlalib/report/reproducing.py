@@ -46,7 +46,7 @@ class Choice:
 
 def _choices() -> Iterator[Choice]:
     noisy = {"method": "ce", "noise_rate": 0.2}
-    bf16 = noisy | {"settings": "precision=bf16"}
+    bf16 = noisy | {"precision": "bf16"}
     yield Choice(
         "masked pre-training on the set's own images, in place of random weights",
         "ce, small transformer",

@@ -263,7 +263,7 @@ def test_a_list_of_labels_counts_by_its_content(tmp_path):
         ),
         (
             {"precision": "bf16", "view_order": "separate", "processes": 2},
-            "precision=bf16, processes=2, view_order=separate",
+            "processes=2, view_order=separate",
         ),
         (
             {"dataset": "ferplus", "label_rule": "majority", "noise_rate": 0.1}
