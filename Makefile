@@ -18,7 +18,7 @@ SIDE_BY_SIDE = -n $(TESTERS) --dist loadfile
 # what it is, so an edited Snakefile makes no finished run stale. Runs are locked by the training
 # itself; snakemake's lock would outlive a killed study.
 STUDY ?= snakemake --cores $(CORES) --quiet host reason --rerun-incomplete --nolock \
-	--rerun-triggers mtime input --config study=$(CONFIG) $(if $(KEPT),kept=1)
+	--rerun-triggers mtime input --config "study=$(CONFIG)" $(if $(KEPT),kept=1)
 
 SHELL := /bin/bash
 NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
@@ -27,13 +27,16 @@ NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 LOCK_ALSO = aiohttp appnope
 
 BIN = $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# The mark of a whole environment, as make reads names with spaces: its targets hang on it.
+SPACE := $(subst ,, )
+INSTALLED = $(subst $(SPACE),\ ,$(VENV))/.installed
+PIP_INSTALL = "$(BIN)/python" -m pip install -qq --disable-pip-version-check -c constraints.txt
 # First in front of every command: tools of this environment, its kernel whatever kernels the
 # user has installed, and IPython settings of our own, so that nobody's start-up files take part.
 IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
-.PHONY: help study publish readme test lab book notebooks benchmark lock clean stale
+.PHONY: help study report publish readme test lab book notebooks benchmark lock clean stale
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -43,20 +46,25 @@ help:  ## this list
 	@echo "  CONFIG=$(CONFIG)  CORES=$(CORES)  PYTHON=$(PYTHON)  VENV=$(VENV)"
 
 # KEPT=1 takes the runs whose predictions are kept in results/ as they are, and trains the others.
-study: $(VENV)/.installed  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
+study: $(INSTALLED)  ## run what a study still lacks: CONFIG=configs/NAME.yaml, CORES=N
 	@$(IN_VENV) export OMP_NUM_THREADS=1; \
-	python -m nlalib check $(CONFIG) && $(STUDY) && python -m nlalib show $(CONFIG)
+	python -m nlalib check "$(CONFIG)" && $(STUDY) && python -m nlalib show "$(CONFIG)"
 
-publish: $(VENV)/.installed  ## copy a finished study's table and figures to results/ and figures/
-	@$(IN_VENV) python -m nlalib publish $(CONFIG)
+report: $(INSTALLED)  ## a finished study as one HTML file that needs no network: CONFIG=...
+	@$(IN_VENV) page="$$(python -m nlalib front "$(CONFIG)")" && \
+	snakemake report_page --quiet --nolock --config "study=$(CONFIG)" $(if $(KEPT),kept=1) \
+		--report "$$page" && echo "$$page"
 
-readme: $(VENV)/.installed  ## write the tables of README.md, from those of results/
+publish: $(INSTALLED)  ## copy a finished study's table and figures to results/ and figures/
+	@$(IN_VENV) python -m nlalib publish "$(CONFIG)"
+
+readme: $(INSTALLED)  ## write the tables of README.md, from those of results/
 	@$(IN_VENV) python -m nlalib readme
 
 # The notebooks' part runs on the CPU, as the committed outputs do, and writes figures and decoded
 # images to a temporary folder; tests/check_figures.py then compares those with the committed ones.
 # pyproject.toml asks for quiet; --verbosity=0 brings pytest's full closing line back.
-test: $(VENV)/.installed  ## style, types, unit tests, then every notebook against its stored outputs
+test: $(INSTALLED)  ## style, types, unit tests, then every notebook against its stored outputs
 	@$(IN_VENV) stage() { name="$$1"; shift; echo; echo "== $$name"; "$$@" || { \
 			echo; echo "make test failed at $$name"; exit 1; }; }; \
 	folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; export OMP_NUM_THREADS=1; \
@@ -73,7 +81,7 @@ test: $(VENV)/.installed  ## style, types, unit tests, then every notebook again
 	stage "7/7 figures" python -m pytest --verbosity=0 tests/check_figures.py
 
 # What is set for it, and why, stands in scripts/lab.
-lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... are its own
+lab: $(INSTALLED)-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... are its own
 	@$(IN_VENV) export JUPYTER_CONFIG_PATH="$$PWD/scripts/lab"; \
 	[ "$$(id -u)" != 0 ] || echo "As root, JupyterLab wants: make lab LAB_ARGS=--allow-root"; \
 	[ -z "$$SSH_CONNECTION" ] || echo "Over SSH: make lab LAB_ARGS=--no-browser here," \
@@ -81,18 +89,18 @@ lab: $(VENV)/.installed-lab  ## open the notebooks in JupyterLab; LAB_ARGS=... a
 	jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb $(LAB_ARGS)
 
 # From the stored outputs: nothing is executed. A warning or a broken link is an error.
-book: $(VENV)/.installed-book  ## the notebooks and pages as a web site, in book/_build
+book: $(INSTALLED)-book  ## the notebooks and pages as a web site, in book/_build
 	@$(IN_VENV) sphinx-build --quiet --fail-on-warning --keep-going --builder html --conf-dir book \
 		--doctree-dir book/_build/doctrees . book/_build/html && \
 	python scripts/check_book.py book/_build/html && echo "Open book/_build/html/index.html"
 
 # In a folder of its own for runs, so that 04 trains and does not find its run done.
-notebooks: $(VENV)/.installed  ## run all notebooks again and store their outputs and figures
+notebooks: $(INSTALLED)  ## run all notebooks again and store their outputs and figures
 	@$(IN_VENV) folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= NLA_RUNS="$$folder" \
 		python scripts/execute_notebooks.py $(NOTEBOOKS)
 
-benchmark: $(VENV)/.installed  ## measure speed, as ratios; an hour or two (BENCHMARK=--quick: minutes)
+benchmark: $(INSTALLED)  ## measure speed, as ratios; an hour or two (BENCHMARK=--quick: minutes)
 	@$(IN_VENV) OMP_NUM_THREADS=1 python -m benchmarks $(BENCHMARK)
 
 lock:  ## remake constraints.txt from pyproject.toml with the newest versions that fit
@@ -119,12 +127,12 @@ clean:  ## remove caches of the tools; never .venv, runs/ or data/
 # broken off, is seen to again.
 ifneq ($(shell [ ! -e "$(VENV)/.installing" ] && [ "$$(cat "$(VENV)/.installed" 2>/dev/null)" = "$$PWD" ] \
 	&& "$(BIN)/python" -c "" 2>/dev/null && echo sound),sound)
-$(VENV)/.installed: stale
+$(INSTALLED): stale
 endif
 
 # `.installing` stands in the environment while pip works: found at the start, it tells of an
 # install that was broken off, after which pip may take half a package for a whole one.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@set -e; python="$(BIN)/python"; \
 	if [ -d "$(VENV)" ] && { [ -e "$(VENV)/.installing" ] || ! "$$python" -c "" 2>/dev/null; }; then \
 		[ -e "$(VENV)/pyvenv.cfg" ] || { \
@@ -156,6 +164,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	rm "$(VENV)/.installing"; pwd > "$@"
 
 # What a single target wants beside the rest: .installed-lab, .installed-book.
-$(VENV)/.installed-%: $(VENV)/.installed
+$(INSTALLED)-%: $(INSTALLED)
 	@set -e; echo "Adding what make $* needs to $(VENV) ..."; touch "$(VENV)/.installing"; \
 	$(PIP_INSTALL) -e ".[test,export,$*]"; rm "$(VENV)/.installing"; pwd > "$@"

@@ -22,6 +22,7 @@ study = read_study(STUDY_FILE)
 KEPT = kept_runs(study.name) if int(config.get("kept", 0)) else frozenset()
 RUNS = display_path(runs_folder())
 FOLDER = display_path(study.folder)
+FIGURES = [display_path(path) for path in sorted((study.folder / "figures").glob("*.png"))]
 # As words of a shell command: their paths may hold spaces.
 RUNS_WORD, FOLDER_WORD, STUDY_WORD = map(shlex.quote, (RUNS, FOLDER, STUDY_FILE))
 PAPERMILL = "papermill --no-progress-bar --log-level WARNING"
@@ -103,6 +104,10 @@ def notebook_parameters(wildcards) -> str:
     return as_yaml({**given, **REPORTS.get(wildcards.notebook, NO_REPORT)[1]})
 
 
+# The front page of `make report`, which `python -m nlalib front` writes.
+report: f"{FOLDER}/report.rst"
+
+
 wildcard_constraints:
     notebook=r"\d\d_\w+",
     run_id=r"[\w.-]+",
@@ -111,6 +116,14 @@ wildcard_constraints:
 rule all:
     input:
         expand(f"{FOLDER}/notebooks/{{name}}.ipynb", name=sorted({*study.notebooks, "06_main_results"})),
+
+
+# What `make report` shows, of a study that has ended.
+rule report_page:
+    input:
+        rules.all.input,
+        # Notebooks write them by the way, as many as they like.
+        [report(path, category="Figures", labels={"figure": Path(path).stem}) for path in FIGURES],
 
 
 if study.pretraining:
@@ -186,9 +199,9 @@ rule results:
     input:
         executed(),
     output:
-        f"{FOLDER}/results.csv",
+        report(f"{FOLDER}/results.csv", category="Tables", labels={"table": "results"}),
         f"{FOLDER}/epochs.csv",
-        f"{FOLDER}/differences.csv",
+        report(f"{FOLDER}/differences.csv", category="Tables", labels={"table": "differences"}),
     message:
         "tables of all runs"
     shell:

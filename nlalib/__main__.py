@@ -1,10 +1,13 @@
 """`python -m nlalib`: what the Makefile and the workflow do with tables.
 
-check CONFIG     read the data sets of the runs that are still to do; an error says what is amiss
+check CONFIG     read the data sets of the runs that are still to do, and compare those of finished
+                 runs with what they trained on; an error says what is amiss
 collect CONFIG   write the study's long tables from its finished runs: results, numbers over epochs,
                  differences between methods, predictions; where it has them, what its pre-training
                  found, and statistics of its candidate label sets (--so-far: of an unfinished
                  study, the seeds of which every run is done)
+front CONFIG     write the front page of a finished study's report, for `make report`, and print
+                 where that goes
 show CONFIG      print the study's table and differences, and say where its files are
 publish CONFIG   copy the study's tables, predictions and figures to the committed folders
 keep CONFIG      keep what the finished runs of an unfinished study tell, before their folders go
@@ -28,8 +31,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nlalib.data.splits import load_dataset
+from nlalib.files import write_atomically
 from nlalib.paths import display_path
 from nlalib.prepare import audit
+from nlalib.report.collect import require_same_data
+from nlalib.report.front_page import write_front_page
 from nlalib.report.leakage import leakage
 from nlalib.report.publish import collect, keep, publish, robustness, show
 from nlalib.report.readme import readme
@@ -38,7 +44,8 @@ from nlalib.report.studies import read_study
 
 def check(config: str) -> None:
     """Read each data set, and the face weights, that unfinished runs need, before any work."""
-    unfinished = [run for run in read_study(config).runs.values() if not run.is_done]
+    study = read_study(config)
+    unfinished = [run for run in study.runs.values() if not run.is_done]
     if unfinished:
         # What trains takes seconds to import.
         from nlalib.networks.face_resnet import read_weights, weights_file
@@ -46,12 +53,13 @@ def check(config: str) -> None:
 
         if any(run.initial_weights == FACE_WEIGHTS for run in unfinished):
             read_weights(weights_file())
-    # Rendered faces are made and not read. Runs of a grid mostly share one data set.
-    of_files = [run for run in unfinished if not run.data.set.is_made]
-    for run in {run.data: run for run in of_files}.values():
+    # Runs of a grid mostly share one data set.
+    for run in {run.data: run for run in unfinished}.values():
         index, dropped = load_dataset(run.data)
-        counts = ", ".join(f"{n:,} {part}" for part, n in index["part"].value_counts().items())
-        print(f"{run.dataset}: {counts}; {dropped['images'].sum():,} images dropped")
+        if not run.data.set.is_made:
+            counts = ", ".join(f"{n:,} {part}" for part, n in index["part"].value_counts().items())
+            print(f"{run.dataset}: {counts}; {dropped['images'].sum():,} images dropped")
+    require_same_data(study)
 
 
 def scores(run_id: str) -> None:
@@ -74,7 +82,8 @@ def predict(arguments: list[str]) -> None:
     table, faces = use.predict_files(given.run_id, given.images, given.as_is)
     print(table.to_string(index=False, na_rep="no face", float_format="{:.3f}".format))
     if given.picture and faces:
-        use.draw_predictions(table, faces, given.picture)
+        figure = use.draw_predictions(table, faces)
+        write_atomically(given.picture, lambda path: figure.savefig(path, format="png", dpi=160))
         print(f"drew {display_path(given.picture)}")
     print(use.WARNING, file=sys.stderr)
 
@@ -97,6 +106,7 @@ OWN_ARGUMENTS = {"predict": predict, "export": export}
 COMMANDS = {
     "check": check,
     "collect": collect,
+    "front": write_front_page,
     "show": show,
     "keep": keep,
     "publish": publish,

@@ -9,8 +9,10 @@ from dataclasses import asdict, replace
 import pandas as pd
 
 from nlalib.data.choice import DataChoice
+from nlalib.data.content import CONTENT_FILE, compare_content
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import expressions
+from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.metrics import classification_metrics, picked_epochs, vote_metrics
 from nlalib.report.epoch_numbers import run_epoch_numbers
@@ -96,6 +98,26 @@ def _require(study: Study, kept: frozenset[str]) -> None:
                 f"run {config.run_id} of study {study.name} is not done; make it with\n"
                 f"  {training_command(config)}"
             )
+
+
+def require_same_data(study: Study) -> None:
+    """Raise ValueError if a run's folder records other images or labels than its data set has now.
+
+    So nobody is shown results of one folder for those of another. Faces that are made, runs
+    without a record, and sets that are not there at all are passed over.
+    """
+    recorded = [
+        config
+        for config in study.runs.values()
+        if not config.data.set.is_made
+        and (config.folder / CONTENT_FILE).is_file()
+        and config.data.root.is_dir()
+    ]
+    indices = _Indices()
+    for config in recorded:
+        index = indices.of(config)
+        images = image_array(index, root=config.data.root, size=config.image_size)
+        compare_content(config.folder, index, images)
 
 
 def finished_part(study: Study) -> Study:

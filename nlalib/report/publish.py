@@ -9,7 +9,12 @@ import pandas as pd
 from nlalib.files import write_atomically
 from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
-from nlalib.report.collect import finished_part, study_epochs, study_table
+from nlalib.report.collect import (
+    finished_part,
+    require_same_data,
+    study_epochs,
+    study_table,
+)
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
@@ -47,6 +52,7 @@ def collect(config: str, so_far: bool = False) -> None:
     study = read_study(config)
     if so_far:
         study = _told_part(study)
+    require_same_data(study)
     results = study_table(study)
     tables = {
         "results": results,
@@ -125,7 +131,7 @@ def robustness(config: str) -> None:
     )
 
 
-def _collected(study: Study, name: str = "results.csv") -> Path:
+def collected(study: Study, name: str = "results.csv") -> Path:
     """Return the path of one of the study's files; FileNotFoundError if there is none yet."""
     path = study.folder / name
     if not path.is_file():
@@ -138,11 +144,11 @@ def _collected(study: Study, name: str = "results.csv") -> Path:
 def show(config: str) -> None:
     """Print the study's gate, its table, its differences and where its files are."""
     study = read_study(config)
-    table = _collected(study)
-    results, epochs = read_table(table), read_table(_collected(study, "epochs.csv"))
+    table = collected(study)
+    results, epochs = read_table(table), read_table(collected(study, "epochs.csv"))
     print(f"\n{study.title}\n")
     print(headline(results).to_string(index=False))
-    differences = read_table(_collected(study, "differences.csv")).query("selection == 'last'")
+    differences = read_table(collected(study, "differences.csv")).query("selection == 'last'")
     print(f"\ngate {gate_of(study, results, epochs)}")
     if len(differences):
         print("\nDifferences at the last epoch, in points: mean [over seeds] [over test images]\n")
@@ -166,19 +172,19 @@ def publish(config: str) -> None:
     kept beside (`keep`), and are no result.
     """
     study = read_study(config)
-    tables = {study.name: _collected(study)}
+    tables = {study.name: collected(study)}
     for name in _side_tables(study):
-        tables[f"{study.name}_{name}"] = _collected(study, f"{name}.csv")
+        tables[f"{study.name}_{name}"] = collected(study, f"{name}.csv")
     for name in OPTIONAL_TABLES:
         if (study.folder / f"{name}.csv").is_file():
-            tables[f"{study.name}_{name}"] = _collected(study, f"{name}.csv")
+            tables[f"{study.name}_{name}"] = collected(study, f"{name}.csv")
             _check_same_runs(study, name, config)
         elif (ROOT / "results" / f"{study.name}_{name}.csv").is_file():
             raise FileNotFoundError(
                 f"{study.name}_{name}.csv is published, and would stay of other runs than the "
                 f"rest: run `python -m nlalib robustness {config}` first"
             )
-    predictions = _collected(study, PREDICTIONS)
+    predictions = collected(study, PREDICTIONS)
     is_whole = set(read_table(tables[study.name])["run_id"]) == set(study.runs)
     if not is_whole:  # `keep` writes these two, of all runs that are done or kept
         del tables[f"{study.name}_epochs"]
@@ -199,8 +205,8 @@ def publish(config: str) -> None:
 
 def _check_same_runs(study: Study, name: str, config: str) -> None:
     """Raise ValueError if an optional table is older than the study's runs."""
-    runs = set(read_table(_collected(study, f"{name}.csv"))["run_id"])
-    if runs != set(read_table(_collected(study))["run_id"]):
+    runs = set(read_table(collected(study, f"{name}.csv"))["run_id"])
+    if runs != set(read_table(collected(study))["run_id"]):
         raise ValueError(
             f"{display_path(study.folder / name)}.csv has other runs than results.csv beside it; "
             f"run `python -m nlalib robustness {config}` again"

@@ -145,8 +145,8 @@ def predict_files(
     return table, faces
 
 
-def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray], path: Path) -> None:
-    """Write a picture of `predict_files`: each face beside its probabilities."""
+def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray]):
+    """Return a matplotlib figure of `predict_files`: each face beside its probabilities."""
     import matplotlib.pyplot as plt  # seconds, which tables need not wait for
 
     names = list(table.columns[2:])
@@ -159,8 +159,7 @@ def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray], path: Pat
         right.barh(names[::-1], values[::-1], color="#0072B2")
         right.set(xlim=(0, 1), xlabel="probability")
     figure.tight_layout()
-    write_atomically(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=160))
-    plt.close(figure)
+    return figure
 
 
 def model_card(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from nlalib.data.splits import load_dataset
 from nlalib.methods import METHODS
 from nlalib.training.config import RunConfig
 from nlalib.training.launch import train
+from nlalib.training import use
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,6 +56,9 @@ def test_every_method_trains(name, faces, tmp_path, monkeypatch):
     records = pd.read_parquet(folder / "naw.parquet")
     assert len(records) == (index["part"] == "train").sum()
     assert records.notna().all(axis=None)
+    # And it can be used: 04 ends with a photograph.
+    _, classifier = use.load_classifier(folder.name)
+    np.testing.assert_allclose(use.classify(classifier, images[:2]).sum(axis=1), 1, atol=1e-5)
 
 
 class Killed(Exception):
