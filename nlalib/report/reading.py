@@ -1,5 +1,7 @@
 """How results are put into words, alike in all notebooks."""
 
+from html import escape
+
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -24,6 +26,28 @@ def check_findings(findings: dict[str, bool]) -> Styler:
     words = ["yes" if holds else "no" for holds in findings.values()]
     table = pd.DataFrame({"holds": words}, index=pd.Index(findings, name="finding"))
     return table.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+
+
+class Folded:
+    """A long table that a notebook shows as one line, which opens at a click.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+    words : str
+        What the table holds, for the line; its number of rows is added.
+    """
+
+    def __init__(self, table: pd.DataFrame, words: str):
+        self.table, self.words = table, words
+
+    def __repr__(self) -> str:
+        """Return the table as text, as nothing folds there."""
+        return repr(self.table)
+
+    def _repr_html_(self) -> str:
+        line = f"<summary>{escape(self.words)} ({len(self.table)} rows)</summary>"
+        return f"<details>\n{line}\n{self.table.to_html(border=0)}\n</details>"
 
 
 def verdict(row, level: float = 0.05, more_is_better: bool = True) -> str:

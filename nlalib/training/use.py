@@ -150,7 +150,9 @@ def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray]):
     import matplotlib.pyplot as plt  # seconds, which tables need not wait for
 
     names = list(table.columns[2:])
-    figure, axes = plt.subplots(len(faces), 2, figsize=(7, 2.2 * len(faces)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(faces), 2, figsize=(7, 2.2 * len(faces)), squeeze=False, layout="constrained"
+    )
     for (left, right), face, values in zip(
         axes, faces, table.loc[table["face"], names].to_numpy(), strict=True
     ):
@@ -158,7 +160,6 @@ def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray]):
         left.axis("off")
         right.barh(names[::-1], values[::-1], color="#0072B2")
         right.set(xlim=(0, 1), xlabel="probability")
-    figure.tight_layout()
     return figure
 
 

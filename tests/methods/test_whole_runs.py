@@ -11,9 +11,9 @@ import torch
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset
 from nlalib.methods import METHODS
+from nlalib.training import use
 from nlalib.training.config import RunConfig
 from nlalib.training.launch import train
-from nlalib.training import use
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,12 +1,13 @@
 """Words for results: by examples, and against the table they come from."""
 
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.report.reading import by_seed, check_findings, verdict, with_interval
+from nlalib.report.reading import Folded, by_seed, check_findings, verdict, with_interval
 
 
 def test_findings_that_fail_are_shown_and_raise_nothing():
@@ -55,3 +56,14 @@ def test_values_by_seed():
     assert list(found.index) == [0, 1]
     with pytest.raises(ValueError, match="choose more columns"):
         by_seed(rows, metric="m")
+
+
+def test_folded_table_is_one_line_that_opens():
+    table = pd.DataFrame({"points": [1.5, -2.5]}, index=["ce", "a < b"])
+    folded = Folded(table, "NLA < CE")
+    assert repr(folded) == repr(table)
+    page = ElementTree.fromstring(folded._repr_html_())
+    assert page.tag == "details"
+    assert page.find("summary").text == "NLA < CE (2 rows)"
+    assert [cell.text for cell in page.iter("td")] == ["1.5", "-2.5"]
+    assert "a < b" in [cell.text for cell in page.iter("th")]
