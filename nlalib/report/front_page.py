@@ -9,7 +9,8 @@ import pandas as pd
 from nlalib.files import write_atomically
 from nlalib.paths import display_path
 from nlalib.report.frame import headline, read_table
-from nlalib.report.publish import collected, gate_of
+from nlalib.report.gate import gate_of
+from nlalib.report.publish import collected
 from nlalib.report.studies import read_study
 from nlalib.report.words import difference_in_words
 
