@@ -14,6 +14,9 @@ keep CONFIG      keep what the finished runs of an unfinished study tell, before
 robustness CONFIG
                  write how finished runs stand up to corrupted test images, their calibration, and
                  the similarity of their classes; publish copies these tables too
+agreement CONFIG write how near a study's finished runs come to the votes, beside a person and
+                 beside what ten votes allow, to results/<study>_agreement.csv
+labels DATASET   write the training labels that people give, and their digest (`labels --help`)
 scores RUN_ID    write what a finished run makes of its training images, for candidate sets
 leakage CONFIG   write how much finished runs owe to test images that they trained on
 audit DATASET    compare an unpacked set with what is published (audit --help says more)
@@ -33,10 +36,11 @@ from pathlib import Path
 from nlalib.data.splits import load_dataset
 from nlalib.files import write_atomically
 from nlalib.paths import display_path
-from nlalib.prepare import audit
+from nlalib.prepare import audit, human_labels
 from nlalib.report.collect import require_same_data
 from nlalib.report.front_page import write_front_page
 from nlalib.report.leakage import leakage
+from nlalib.report.people import write_agreement
 from nlalib.report.publish import collect, keep, publish, robustness, show
 from nlalib.report.readme import readme
 from nlalib.report.studies import read_study
@@ -112,6 +116,7 @@ COMMANDS = {
     "publish": publish,
     "robustness": robustness,
     "leakage": leakage,
+    "agreement": write_agreement,
     "scores": scores,
 }
 
@@ -120,6 +125,8 @@ def main() -> int:
     """Run the command line; return its exit status."""
     if sys.argv[1:2] == ["audit"]:
         return audit.main(sys.argv[2:])
+    if sys.argv[1:2] == ["labels"]:
+        return human_labels.main(sys.argv[2:])
     if sys.argv[1:2] == ["align"]:
         from nlalib.prepare import (
             align_faces as aligned_sets,  # OpenCV and scikit-image: no other command needs them.

@@ -5,13 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import rel_entr
+from scipy.special import entr, rel_entr
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score
 
 from nlalib.data.labels import expressions
 
 CALIBRATION_BINS = 15
+# How many of ten annotators name the class that most of them name: from, to.
+AGREEMENT_BINS = {"10": (10, 10), "7_to_9": (7, 9), "4_to_6": (4, 6), "below_4": (0, 3)}
+COVERAGES = tuple(range(10, 101, 10))  # percent
 _LAST_EPOCHS = 5
 
 
@@ -140,7 +143,9 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFr
     return table.rename_axis("bin").reset_index()[["bin", "images", "confidence", "accuracy"]]
 
 
-def vote_metrics(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def vote_metrics(
+    votes: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, float]:
     """Return how far predictions are from the annotators' votes.
 
     Parameters
@@ -148,28 +153,113 @@ def vote_metrics(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, floa
     votes : numpy.ndarray, (N, K) float
         Votes for the K classes. Images without any are left out.
     probabilities : numpy.ndarray, (N, K) float
+    weights : numpy.ndarray, (N,) float, optional
+        How much each image counts; all alike without it.
 
     Returns
     -------
     dict of float
-        `kl_to_votes`, the mean over images of KL(votes || prediction) in nats, probabilities below
-        1e-12 taken as 1e-12; `vote_rank_correlation`, the mean over images of Spearman's rank
-        correlation (ties by mean rank) between the votes and the probabilities of the K classes.
-        Images whose votes or predictions are all level have no correlation and are left out of it.
+        Means over images: `kl_to_votes`, KL(votes || prediction) in nats, probabilities below 1e-12
+        taken as 1e-12; `jsd_to_votes`, the Jensen-Shannon divergence in nats, 0 to ln 2;
+        `manhattan_to_votes`, the sum of absolute differences of the shares, 0 to 2, which the
+        shared tasks on learning with disagreements rank by; `vote_rank_correlation`, Spearman's
+        rank correlation (ties by mean rank) between the votes and the probabilities of the K
+        classes. And `vote_entropy_correlation`, Pearson's correlation over images of the entropy
+        of the votes with that of the prediction. Images whose votes or predictions are all level
+        have no rank correlation and are left out of it; NaN where nothing is left, and where all
+        entropies of one side are equal.
     """
     voted = votes.sum(axis=1) > 0
     votes, probabilities = votes[voted], probabilities[voted].astype(np.float64)
+    counts = np.ones(len(votes)) if weights is None else np.asarray(weights, np.float64)[voted]
     shares = votes / votes.sum(axis=1, keepdims=True)
-    divergence = rel_entr(shares, np.maximum(probabilities, 1e-12)).sum(axis=1)
+    middle = (shares + probabilities) / 2
     ranks = [rankdata(values, axis=1) for values in (votes, probabilities)]
     centred = [r - r.mean(axis=1, keepdims=True) for r in ranks]
     norms = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    defined = norms > 0
-    correlation = (centred[0] * centred[1]).sum(axis=1)[defined] / norms[defined]
-    return {
-        "kl_to_votes": float(divergence.mean()),
-        "vote_rank_correlation": float(correlation.mean()),
+    with np.errstate(invalid="ignore"):
+        correlation = (centred[0] * centred[1]).sum(axis=1) / norms  # NaN where a side is level
+    of_images = {
+        "kl_to_votes": rel_entr(shares, np.maximum(probabilities, 1e-12)).sum(axis=1),
+        "jsd_to_votes": (rel_entr(shares, middle) + rel_entr(probabilities, middle)).sum(axis=1)
+        / 2,
+        "manhattan_to_votes": np.abs(shares - probabilities).sum(axis=1),
+        "vote_rank_correlation": correlation,
     }
+    entropies = entr(shares).sum(axis=1), entr(probabilities).sum(axis=1)
+    return {
+        **{name: _weighted_mean(values, counts) for name, values in of_images.items()},
+        "vote_entropy_correlation": _weighted_correlation(*entropies, counts),
+    }
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the mean of what is no NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+
+
+def _weighted_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:
+    (one, both), (_, other) = np.cov(first, second, aweights=weights, ddof=0)
+    return float(both / np.sqrt(one * other)) if min(one, other) > 1e-12 else float("nan")
+
+
+def agreement_accuracies(
+    labels: np.ndarray,
+    votes: np.ndarray,
+    predicted: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Return the accuracy among images on which annotators agree alike.
+
+    Parameters
+    ----------
+    labels, predicted : numpy.ndarray, (N,) int
+    votes : numpy.ndarray, (N, K) float
+        Counts of ten annotators; how many name the class that most of them name tells the bin.
+    weights : numpy.ndarray, (N,) float, optional
+
+    Returns
+    -------
+    dict of float
+        `accuracy_<bin>`, NaN for a bin without images, and `share_<bin>` of the images, for the
+        bins of `AGREEMENT_BINS`.
+    """
+    counts = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    leading, is_right = votes.max(axis=1), (labels == predicted).astype(np.float64)
+    found = {}
+    for name, (least, most) in AGREEMENT_BINS.items():
+        inside = (leading >= least) & (leading <= most)
+        found[f"accuracy_{name}"] = _weighted_mean(is_right[inside], counts[inside])
+        found[f"share_{name}"] = float(counts[inside].sum() / counts.sum())
+    return found
+
+
+def selective_risks(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the error among the predictions that a network is surest of.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray, (N,) int
+    probabilities : numpy.ndarray, (N, K) float
+        The largest of a row is the confidence. Of equal confidences any order is as good, and the
+        mean over all orders is taken.
+
+    Returns
+    -------
+    dict of float
+        `risk_at_<c>`, the error among the surest c percent, for c of `COVERAGES`; `aurc`, the mean
+        of the risks over all coverages 1/N, 2/N, .. 1 (Geifman and El-Yaniv, "Bias-reduced
+        uncertainty estimation for deep neural classifiers", ICLR 2019).
+    """
+    confidence = probabilities.max(axis=1)
+    wrong = (probabilities.argmax(axis=1) != labels).astype(np.float64)
+    _, level, size = np.unique(-confidence, return_inverse=True, return_counts=True)
+    wrong = np.repeat(np.bincount(level, wrong) / size, size)  # the surest first
+    risks = wrong.cumsum() / np.arange(1, len(wrong) + 1)
+    places = {c: max(round(len(wrong) * c / 100), 1) - 1 for c in COVERAGES}
+    found = {f"risk_at_{c}": float(risks[place]) for c, place in places.items()}
+    return {**found, "aurc": float(risks.mean())}
 
 
 def picked_epochs(metrics: pd.DataFrame, rule: str, metric: str = "overall_accuracy") -> list[int]:

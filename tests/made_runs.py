@@ -80,6 +80,7 @@ def results_of(values: dict[str, list[float]], **setting) -> pd.DataFrame:
         "noise_rate": 0.1,
         "imbalance_factor": 1.0,
         "settings": "",
+        "label_source": "rule",
         **setting,
     }
     return pd.DataFrame(rows).assign(**fixed)[COLUMNS]
@@ -92,6 +93,7 @@ def differences_of(method: str, noise_rate: float, accuracies: list, **other) ->
     """Return rows of a table of differences, as many points as given, one point either way."""
     row = {**dict.fromkeys(SETTING, ""), "noise_rate": noise_rate, "imbalance_factor": 1.0, "n": 3}
     row |= {"dataset": "rendered", "backbone": "small", "precision": "fp32"}
+    row["label_source"] = "rule"
     row |= {"method": method, "reference": "ce", "selection": "last", **other}
     rows = []
     for metric, points in accuracies:

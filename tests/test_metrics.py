@@ -1,19 +1,23 @@
 """Metrics against plain loops, and the three rules that pick an epoch."""
 
+import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import entropy, spearmanr
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy, pearsonr, spearmanr
 
 from nlalib.data.labels import expressions
 from nlalib.metrics import (
     ONE_EPOCH_RULES,
     SELECTION_RULES,
+    agreement_accuracies,
     classification_metrics,
     expected_calibration_error,
     picked_epochs,
+    selective_risks,
     vote_metrics,
 )
 
@@ -202,3 +206,77 @@ def test_confidence_on_an_edge_belongs_to_the_bin_below():
     # Right and wrong: apart they would cost (0.4 + 0.58) / 2, together |0.5 - 0.59|.
     found = expected_calibration_error(np.array([0, 1]), probabilities)
     assert found == pytest.approx(0.09)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agreement_with_votes_image_by_image(seed):
+    generator = np.random.default_rng(seed)
+    votes = generator.multinomial(10, generator.dirichlet(np.ones(7)), 40).astype(np.float32)
+    _, probabilities = probabilities_of(seed, 40, 7)
+    weights = generator.integers(1, 4, 40)
+    rows = [
+        {
+            "manhattan_to_votes": sum(abs(v / 10 - p) for v, p in zip(row, predicted, strict=True)),
+            "jsd_to_votes": jensenshannon(row, predicted) ** 2,
+            "kl_to_votes": entropy(row, predicted),
+            "people": entropy(row),
+            "network": entropy(predicted),
+        }
+        for row, predicted in zip(votes, probabilities, strict=True)
+    ]
+    # An image of weight 3 counts as if it stood there three times.
+    for given, repeated in (
+        (None, rows),
+        (weights, [r for r, n in zip(rows, weights, strict=True) for _ in range(n)]),
+    ):
+        table = pd.DataFrame(repeated)
+        found = vote_metrics(votes, probabilities, given)
+        for name in ("manhattan_to_votes", "jsd_to_votes", "kl_to_votes"):
+            assert found[name] == pytest.approx(table[name].mean(), rel=1e-5)
+        expected = pearsonr(table["people"], table["network"]).statistic
+        assert found["vote_entropy_correlation"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_predictions_far_from_the_votes_and_on_them():
+    votes = np.array([[8.0, 2, 0], [0, 0, 10]])
+    found = vote_metrics(votes, votes / 10)
+    assert found["manhattan_to_votes"] == found["jsd_to_votes"] == 0
+    assert found["vote_entropy_correlation"] == pytest.approx(1)
+    apart = vote_metrics(votes, np.array([[0, 0, 1.0], [1.0, 0, 0]]))
+    assert apart["manhattan_to_votes"] == 2
+    assert apart["jsd_to_votes"] == pytest.approx(math.log(2))
+    assert math.isnan(apart["vote_entropy_correlation"])  # always equally sure
+
+
+def test_accuracy_by_agreement_of_the_annotators():
+    votes = np.array([[10, 0, 0], [9, 1, 0], [7, 0, 3], [6, 4, 0], [4, 3, 3], [3, 3, 3]])
+    labels, predicted = np.zeros(6, int), np.array([0, 0, 1, 0, 1, 2])
+    found = agreement_accuracies(labels, votes, predicted)
+    expected = {"10": (1, 1 / 6), "7_to_9": (1 / 2, 1 / 3), "4_to_6": (1 / 2, 1 / 3)}
+    expected["below_4"] = (0, 1 / 6)
+    for name, (accuracy, share) in expected.items():
+        assert found[f"accuracy_{name}"] == pytest.approx(accuracy)
+        assert found[f"share_{name}"] == pytest.approx(share)
+    weighted = agreement_accuracies(labels, votes, predicted, np.array([1, 3, 1, 1, 1, 1]))
+    assert weighted["accuracy_7_to_9"] == pytest.approx(3 / 4)
+    assert math.isnan(agreement_accuracies(labels[:1], votes[:1], predicted[:1])["accuracy_4_to_6"])
+
+
+def test_risk_at_each_coverage_of_the_surest():
+    confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.65, 0.6, 0.58, 0.56, 0.54, 0.52])
+    wrong = np.array([0, 0, 1, 0, 0, 1, 0, 1, 1, 1])
+    order = np.random.default_rng(0).permutation(10)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)[order]
+    found = selective_risks(wrong[order], probabilities)
+    risks = [wrong[: n + 1].mean() for n in range(10)]
+    assert [found[f"risk_at_{c}"] for c in range(10, 101, 10)] == pytest.approx(risks)
+    assert found["aurc"] == pytest.approx(np.mean(risks))
+
+
+def test_equal_confidences_count_in_every_order_alike():
+    wrong, probabilities = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    orders = itertools.permutations(range(3))
+    sorted_ones = [o for o in orders if o[0] == 0]
+    expected = np.mean([[wrong[list(o)][: n + 1].mean() for n in range(3)] for o in sorted_ones])
+    assert selective_risks(wrong, probabilities)["aurc"] == pytest.approx(expected)
+    assert selective_risks(np.array([0, 1]), np.full((2, 2), 0.5))["aurc"] == pytest.approx(0.5)

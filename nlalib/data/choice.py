@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nlalib.data.candidates import CANDIDATE_RULES, THRESHOLD_RANGES
 from nlalib.data.label_noise import NOISE_KINDS
+from nlalib.data.label_sources import FER2013, LABEL_SOURCES, MATCHED, RULE
 from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
 from nlalib.data.sets.base import DataSet
@@ -22,7 +23,8 @@ SETTINGS_FILE = "alignment.json"
 class DataChoice(Parameters):
     """What `nlalib.data.splits.load_dataset` looks at: runs of equal choices share an index.
 
-    `seed` draws wrong labels and long tails, `data_seed` everything else.
+    `seed` draws wrong labels and long tails, `data_seed` everything else, the annotators asked by
+    a `label_source` among it: their labels are the same for all runs, as labels of people are.
     """
 
     dataset: str = parameter("rendered", choices=SETS)
@@ -33,14 +35,15 @@ class DataChoice(Parameters):
     test_images: int = parameter(200, at_least=0)
     data_seed: int = parameter(0, at_least=0)
     noise_rate: float = parameter(0.0, at_least=0, below=1)
-    noise_kind: str = parameter("symmetric", choices=NOISE_KINDS)
+    noise_kind: str = parameter("symmetric", choices=(*NOISE_KINDS, MATCHED))
+    label_source: str = parameter(RULE, choices=LABEL_SOURCES)
     label_file: str = ""
     imbalance_factor: float = parameter(1.0, at_least=1)
     held_out: float = parameter(0.1, above=0, below=0.5)
     seed: int = parameter(0, at_least=0)
 
     def __post_init__(self):
-        if not self.noise_rate and self.imbalance_factor == 1:
+        if not self.noise_rate and self.imbalance_factor == 1 and self.noise_kind != MATCHED:
             object.__setattr__(self, "seed", 0)  # it draws nothing
         super().__post_init__()
 
@@ -72,9 +75,11 @@ class DataChoice(Parameters):
                 f"{_titles('label_rules', self.label_rule)}: the labels of {title} are given; "
                 "leave it at 'argmax'"
             )
-        if self.noise_kind != "symmetric" and not self.noise_rate:
+        self._check_source()
+        needs_rate = self.noise_kind not in ("symmetric", MATCHED)
+        if needs_rate and not self.noise_rate:
             raise ValueError(f"noise_kind is {self.noise_kind!r}: it needs a noise_rate above 0")
-        if self.noise_kind not in self.set.noise_kinds:
+        if self.noise_kind not in (*self.set.noise_kinds, MATCHED):
             raise ValueError(
                 f"noise_kind is {self.noise_kind!r}; {title} has "
                 f"{' or '.join(self.set.noise_kinds)} noise only"
@@ -88,6 +93,31 @@ class DataChoice(Parameters):
             raise ValueError(
                 f"imbalance_factor is for sets of photographs; leave it at 1.0 for {title}"
             )
+
+    def _check_source(self) -> None:
+        title = self.set.title
+        if self.label_source not in self.set.label_sources:
+            why = "annotators' votes" if self.label_source != FER2013 else "labels of FER2013"
+            raise ValueError(
+                f"label_source is {self.label_source!r}, but {title} has no {why}: leave it at "
+                f"{RULE!r}, or take {_titles('label_sources', self.label_source)}"
+            )
+        if self.label_source != RULE and (self.noise_rate or self.label_file):
+            raise ValueError(
+                f"label_source is {self.label_source!r}, whose labels are wrong by themselves: "
+                "leave noise_rate at 0.0 and label_file empty"
+            )
+        if self.noise_kind == MATCHED and self.label_source == RULE:
+            raise ValueError(
+                f"noise_kind is {MATCHED!r}, the twin of a label_source: name the source, one of "
+                f"{', '.join(LABEL_SOURCES[1:])}"
+            )
+
+    @property
+    def labels(self) -> str:
+        """How tables name whose labels are given for training."""
+        twin = ", matched" if self.noise_kind == MATCHED else ""
+        return f"{self.label_source}{twin}"
 
 
 def _titles(attribute: str, value) -> str:

@@ -49,6 +49,8 @@ FER2013_CODES = {
     5: "surprise",
     6: "neutral",
 }
+# The same as words, in tables made of it, beside the expressions' own names.
+FER2013_NAMES = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
 # AffectNet; 8 (none), 9 (uncertain) and 10 (no face) are no expressions.
 AFFECTNET_CODES = {
     0: "neutral",

@@ -8,6 +8,7 @@ from nlalib.data.candidates import candidate_sets, candidates_from_scores, rando
 from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_noise import long_tailed, with_label_noise
+from nlalib.data.label_sources import MATCHED, RULE, matched_labels
 from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
 from nlalib.paths import resolve
@@ -23,8 +24,11 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     training images, to select the epoch with) or "test". Images that play no part (FERPlus'
     own validation split, training images beyond `train_images`) are left out. Where the run asks
     for it, the training images are made long-tailed (then `train_images` of them in all) and
-    their labels noisy, held-out ones included, as they would be in practice. For rendered
-    faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the test.
+    their labels noisy, held-out ones included, as they would be in practice; the same goes for
+    the labels of another source than the rule (`nlalib.data.label_sources`). Test labels are
+    always the rule's, and so are the strata: the same images play the same parts whatever the
+    labels. For rendered faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the
+    test.
 
     Returns
     -------
@@ -39,6 +43,8 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
         If there are fewer images than asked for, or too few of a class to hold some out.
     """
     index, dropped = choice.set.read(choice)
+    if choice.label_source != RULE:  # of all images, so that a subset changes none
+        index = index.assign(given_label=choice.set.given_labels(index, choice))
     if choice.imbalance_factor > 1:
         index = long_tailed(
             index,
@@ -66,9 +72,34 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
             train, choice.noise_rate, choice.num_classes, choice.seed, choice.noise_kind
         )
         test = test.assign(true_label=test["label"], is_flipped=False)
+    if choice.label_source != RULE:
+        train = _with_given_labels(train, choice, [kept, held_out])
+        # Of rendered faces the truth is known beside the votes.
+        test = test.assign(true_label=test.get("true_label", test["label"]), is_flipped=False)
+        test = test.drop(columns="given_label")
     parts = [(train.iloc[np.sort(kept)], TRAIN), (train.iloc[np.sort(held_out)], HELD_OUT)]
     index = pd.concat([part.assign(part=name) for part, name in [*parts, (test, TEST)]])
     return index.reset_index(drop=True), dropped
+
+
+def _with_given_labels(
+    train: pd.DataFrame, choice: DataChoice, parts: list[np.ndarray]
+) -> pd.DataFrame:
+    """Return the rows with the source's labels, or its twin's, given.
+
+    `true_label` is the rule's, but of rendered faces the truth; `is_flipped` says where the given
+    label is not the rule's. The twin shuffles within each part, so that both have the source's
+    transition matrix exactly.
+    """
+    clean, given = train["label"].to_numpy(), np.array(train["given_label"])
+    if choice.noise_kind == MATCHED:
+        for number, positions in enumerate(parts):
+            given[positions] = matched_labels(
+                clean[positions], given[positions], [choice.seed, number]
+            )
+    true = train.get("true_label", train["label"])
+    rows = train.assign(label=given, true_label=true, is_flipped=given != clean)
+    return rows.drop(columns="given_label")
 
 
 def class_votes(index: pd.DataFrame, num_classes: int) -> np.ndarray:

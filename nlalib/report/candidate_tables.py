@@ -9,6 +9,7 @@ import pandas as pd
 
 from nlalib.data.candidates import VOTE_RULES, candidate_statistics
 from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.label_sources import RULE
 from nlalib.data.splits import (
     TRAIN,
     class_votes,
@@ -63,6 +64,7 @@ def study_candidates(study: Study) -> pd.DataFrame:
                 change = {"candidate_rule": rule, "candidate_threshold": threshold}
                 # Only described, so the votes may be looked at where a run with noise may not.
                 change |= {"candidate_scores": "", "noise_rate": 0.0, "noise_kind": "symmetric"}
+                change |= {"label_source": RULE}
                 other = RunConfig(**{**vars(same[0]), **change})
                 asked.setdefault((rule, threshold), other)
         for (rule, threshold), config in sorted(asked.items(), key=lambda item: item[0]):

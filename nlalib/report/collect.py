@@ -14,7 +14,13 @@ from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, class_votes, load_dataset
-from nlalib.metrics import classification_metrics, picked_epochs, vote_metrics
+from nlalib.metrics import (
+    agreement_accuracies,
+    classification_metrics,
+    picked_epochs,
+    selective_risks,
+    vote_metrics,
+)
 from nlalib.report.epoch_numbers import run_epoch_numbers
 from nlalib.report.frame import COLUMNS, SETTING
 from nlalib.report.records import (
@@ -35,6 +41,7 @@ def identity_columns(config: RunConfig, study: str) -> dict:
     """Return what tells a run apart in long tables: `study`, `run_id`, `SETTING`, `seed`."""
     parameters = asdict(config)
     own = {"init": config.initialisation, "settings": config.settings}
+    own["label_source"] = config.data.labels
     setting = {name: own.get(name, parameters.get(name)) for name in SETTING}
     return {"study": study, "run_id": config.run_id, **setting, "seed": config.seed}
 
@@ -66,7 +73,11 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
                     f"{config.run_id} was tested on images that its data set does not have now; "
                     "has the data set changed? Restore it, or train the run anew"
                 )
-            found |= vote_metrics(votes.loc[table.index].to_numpy(), probabilities)
+            of_images = votes.loc[table.index].to_numpy()
+            predicted = probabilities.argmax(axis=1)
+            found |= vote_metrics(of_images, probabilities)
+            found |= agreement_accuracies(table["label"].to_numpy(), of_images, predicted)
+        found |= selective_risks(table["label"].to_numpy(), probabilities)
         found["selected_epoch"] = picked_epochs(record.curves, rule)[0]
         rows += [(rule, name, value) for name, value in found.items()]
     for rule in _RULES_OF_CURVES:
@@ -149,7 +160,7 @@ def study_table(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    indices = _Indices()
+    indices = Indices()
     tables = [run_rows(c, study.name, indices.test_votes(c)) for c in study.runs.values()]
     return pd.concat(tables, ignore_index=True)
 
@@ -166,7 +177,7 @@ def study_epochs(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    indices, tables = _Indices(), []
+    indices, tables = Indices(), []
     for config in study.runs.values():
         if config.is_done:
             rows = [run_epoch_numbers(config, indices.of(config)), curve_rows(config)]
@@ -178,18 +189,20 @@ def study_epochs(study: Study) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-class _Indices:
+class Indices:
     """Indices of data sets, each read once for all runs that share it."""
 
     def __init__(self):
         self._read: dict[DataChoice, pd.DataFrame] = {}
 
     def of(self, config: RunConfig) -> pd.DataFrame:
+        """Return the index of a run's data."""
         if config.data not in self._read:
             self._read[config.data] = load_dataset(config.data)[0]
         return self._read[config.data]
 
     def test_votes(self, config: RunConfig) -> pd.DataFrame | None:
+        """Return the votes for the classes by `image_id` of the test images; None without any."""
         index = self.of(config)
         if not set(VOTE_COLUMNS) <= set(index):
             return None

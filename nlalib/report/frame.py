@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 
+from nlalib.data.label_sources import RULE
 from nlalib.metrics import SELECTION_RULES
 from nlalib.paths import ROOT, display_path, resolve
 
@@ -17,6 +18,7 @@ SETTING = [
     "init",
     "precision",
     "epochs",
+    "label_source",
     "noise_rate",
     "imbalance_factor",
 ]
@@ -27,7 +29,7 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a study's table (results, epochs or differences); a relative path counts from the root.
 
     Empty `settings`, those of a plain run, are read as "" and not as a missing number. In older
-    tables `precision` stood among them.
+    tables `precision` stood among them, and the labels were the rule's.
     """
     table = pd.read_csv(resolve(path), dtype={"settings": "str"})
     if "settings" not in table:  # written before there was the column: plain runs all
@@ -38,6 +40,8 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
         precision = table["settings"].str.extract(among, expand=False).fillna("fp32")
         table.insert(table.columns.get_loc("init") + 1, "precision", precision)
         table["settings"] = table["settings"].str.replace(among, "", regex=True).str.lstrip(", ")
+    if "label_source" not in table and "noise_rate" in table:
+        table.insert(table.columns.get_loc("noise_rate"), "label_source", RULE)
     return table
 
 
@@ -132,8 +136,9 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def setting_in_words(row: pd.Series) -> str:
-    """Return noise, imbalance and other choices of a row, "" where there is nothing to say."""
-    words = [f"noise {row['noise_rate']:.0%}"] if row["noise_rate"] else []
+    """Return labels, noise, imbalance and other choices of a row; "" where all are plain."""
+    words = [f"labels of {row['label_source']}"] if row["label_source"] != RULE else []
+    words += [f"noise {row['noise_rate']:.0%}"] if row["noise_rate"] else []
     words += [f"imbalance {row['imbalance_factor']:g}"] if row["imbalance_factor"] > 1 else []
     words += [row["settings"]] if row["settings"] else []
     words += [f"precision={row['precision']}"] if row["precision"] != "fp32" else []

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nlalib.data.label_sources import RULE
 from nlalib.report.certainty import INCONCLUSIVE
 from nlalib.report.frame import chosen_rows, published_table
 from nlalib.report.studies import Study
@@ -82,6 +83,7 @@ def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac"
     """
     clean = epochs[(epochs["method"] == REFERENCE) & (epochs["noise_rate"] == 0)]
     clean = clean[(clean["imbalance_factor"] == 1) & (clean["settings"] == "")]
+    clean = clean[clean["label_source"] == RULE]
     last = clean[clean["epoch"] == clean.groupby("run_id")["epoch"].transform("max")]
     fits = [last[last["metric"] == name] for name in ("fitted_accuracy_given", "accuracy_given")]
     fit = next((rows["value"].mean() for rows in fits if len(rows)), np.nan)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nlalib.data.candidates import VOTE_RULES
 from nlalib.data.choice import CandidateChoice, DataChoice
+from nlalib.data.label_sources import MATCHED, RULE
 from nlalib.data.sets import SETS
 from nlalib.files import file_digest
 from nlalib.parameters import RunParameters, parameter
@@ -43,6 +44,7 @@ class RunConfig(RunParameters):
     data_seed: int = parameter(0)
     noise_rate: float = parameter(0.0)
     noise_kind: str = parameter("symmetric", later=True, told=True)
+    label_source: str = parameter(RULE, later=True)
     label_file: str = parameter("", identity=False)  # but by its content
     imbalance_factor: float = parameter(1.0, later=True)
     candidate_rule: str = parameter("count", later=True, told=True)
@@ -138,6 +140,12 @@ class RunConfig(RunParameters):
                 f"annotators' votes, which {self.data.set.title} has not: take one of "
                 f"{', '.join(having)}, or for methods on candidates the rule 'random' or 'model'"
             )
+        if self.label_source != RULE and from_votes:
+            raise ValueError(
+                f"label_source is {self.label_source!r}, but method {self.method!r} learns from "
+                f"votes, whatever the labels: it would look immune. Leave it at {RULE!r}, or take "
+                "candidate_rule 'random', whose sets hold the given labels"
+            )
         if self.noise_rate and from_votes:
             raise ValueError(
                 f"noise_rate is {self.noise_rate}, but method {self.method!r} learns from votes, "
@@ -190,6 +198,8 @@ class RunConfig(RunParameters):
         the same throughout a comparison, as `name=value`.
         """
         chosen = {**self.method_settings, **self.chosen}
+        if self.noise_kind == MATCHED:  # which the column of the label source tells
+            del chosen["noise_kind"]
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
 
     @property

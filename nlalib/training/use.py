@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nlalib.data.image_files import eight_bits, open_image
+from nlalib.data.label_sources import RULE
 from nlalib.data.labels import expressions
 from nlalib.files import write_atomically
 from nlalib.methods import TrainingSet, make_method
@@ -171,6 +172,8 @@ def model_card(config: RunConfig) -> str:
         for name in expressions(config.num_classes)
     ]
     data = f"{config.dataset}, labels by `{config.label_rule}`"
+    if config.label_source != RULE:
+        data += f", of the training images by the source `{config.data.labels}`"
     if config.noise_rate:
         data += (
             f", {config.noise_rate:.0%} of the training labels replaced by wrong ones on purpose"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.label_sources import LABEL_SOURCES, VOTE_SOURCES
 from nlalib.data.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.data.sets.ferplus import FOLDERS
 from nlalib.data.splits import (
@@ -276,3 +277,78 @@ def test_votes_of_the_classes_and_candidates_from_them(tree):
     )
     with pytest.raises(ValueError, match="this data set has none; use one of rendered, ferplus"):
         class_votes(index.drop(columns=VOTE_COLUMNS[0]), 7)
+
+
+# Labels of people on the same tree: eight annotators say one thing, two the next.
+
+
+@pytest.fixture(scope="module")
+def labelled_tree(tree) -> str:
+    """FER2013's labels beside it: every third image, an annotator's other word."""
+    votes = pd.read_csv(f"{tree}/fer2013new.csv")
+    ranked = np.argsort(-votes[list(FERPLUS_COLUMNS)].to_numpy(), axis=1, kind="stable")
+    second = np.arange(len(votes)) % 3 == 0
+    words = np.array(list(FERPLUS_COLUMNS.values()))[np.where(second, ranked[:, 1], ranked[:, 0])]
+    table = pd.DataFrame({"name": votes["Image name"], "fer2013_label": words})
+    table.to_csv(f"{tree}/fer2013_labels.csv", index=False)
+    return tree
+
+
+@pytest.mark.parametrize("source", LABEL_SOURCES[1:])
+def test_given_labels_of_people_and_of_their_twin(labelled_tree, source):
+    clean = loaded(labelled_tree)
+    given = loaded(labelled_tree, label_source=source)
+    twin = loaded(labelled_tree, label_source=source, noise_kind="matched", seed=4)
+    same = ["image_id", "path", "split", "part", *VOTE_COLUMNS]
+    for index in (given, twin):
+        pd.testing.assert_frame_equal(index[same], clean[same])
+        assert set(index) == set(clean) | {"true_label", "is_flipped"}
+        assert index["true_label"].tolist() == clean["label"].tolist()
+        assert (index["is_flipped"] == (index["label"] != clean["label"])).all()
+        assert not part(index, "test")["is_flipped"].any()
+        assert part(index, "held_out")["is_flipped"].any()
+    for name in ("train", "held_out"):  # cell by cell, in each part
+        cells = [
+            part(i, name).value_counts(["true_label", "label"]).to_dict() for i in (given, twin)
+        ]
+        assert cells[0] == cells[1]
+    # Of a class's images here all have the same second word: no twin of the worst vote is another.
+    assert (given["label"].tolist() == twin["label"].tolist()) == (source == "worst_vote")
+    if source in ("worst_vote", "random_vote"):
+        voted = given[given["part"] != "test"]
+        votes = voted[VOTE_COLUMNS].to_numpy()[np.arange(len(voted)), voted["label"]]
+        assert set(votes) == ({2} if source == "worst_vote" else {2, 8})
+
+
+def test_people_are_drawn_by_the_data_seed_and_twins_by_the_runs(labelled_tree):
+    people = {"label_source": "random_vote"}
+    first, other = (loaded(labelled_tree, **people, seed=seed) for seed in (0, 1))
+    pd.testing.assert_frame_equal(first, other)
+    drawn = loaded(labelled_tree, **people, data_seed=1).set_index("image_id")["label"]
+    assert (drawn.loc[first["image_id"]].to_numpy() != first["label"].to_numpy()).any()
+    twins = [
+        loaded(labelled_tree, **people, noise_kind="matched", seed=seed)["label"].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert twins[0] == twins[1] != twins[2]
+
+
+def test_a_subset_has_the_labels_of_the_whole(labelled_tree):
+    for source in LABEL_SOURCES[1:]:
+        whole = loaded(labelled_tree, label_source=source).set_index("image_id")
+        some = loaded(labelled_tree, label_source=source, train_images=100)
+        some = some[some["part"] != "test"]
+        assert some["label"].tolist() == whole.loc[some["image_id"], "label"].tolist()
+
+
+def test_rendered_faces_have_annotators_too(rendered):
+    clean, _ = rendered
+    for source in VOTE_SOURCES:
+        given, _ = load_dataset(
+            RunConfig(train_images=300, test_images=90, held_out=0.2, label_source=source).data
+        )
+        assert given["image_id"].tolist() == clean["image_id"].tolist()
+        assert given["true_label"].tolist() == clean["true_label"].tolist()  # the mixture's
+        assert (given["is_flipped"] == (given["label"] != clean["label"])).all()
+        assert part(given, "train")["is_flipped"].mean() > 0.1
+        assert not part(given, "test")["is_flipped"].any()

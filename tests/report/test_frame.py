@@ -113,6 +113,14 @@ def test_setting_is_told_in_words():
     assert headline(rows)["setting"].iloc[0] == "noise 10%, imbalance 20, trade_off=0.25"
     plain = rows.assign(noise_rate=0.0, imbalance_factor=1.0, settings="")
     assert set(headline(plain)["setting"]) == {""}
+    people = plain.assign(label_source="fer2013, matched")
+    assert set(headline(people)["setting"]) == {"labels of fer2013, matched"}
+
+
+def test_table_from_before_label_sources_is_of_the_rules_labels(tmp_path):
+    RESULTS.drop(columns="label_source").to_csv(tmp_path / "old.csv", index=False)
+    assert list(read_table(tmp_path / "old.csv")) == list(RESULTS)
+    assert set(read_table(tmp_path / "old.csv")["label_source"]) == {"rule"}
 
 
 def test_markdown_of_a_table():

@@ -15,7 +15,8 @@ def epochs_of(fits, validation, metric="fitted_accuracy_given", **setting) -> pd
         rows.append((seed, len(validation) - 1, metric, fit))
         rows += [(seed, e, "validation_overall_accuracy", v) for e, v in enumerate(validation)]
     table = pd.DataFrame(rows, columns=["seed", "epoch", "metric", "value"])
-    base = {"method": "ce", "settings": "", "noise_rate": 0.0, "imbalance_factor": 1.0}
+    base = {"method": "ce", "settings": "", "label_source": "rule"}
+    base |= {"noise_rate": 0.0, "imbalance_factor": 1.0}
     table = table.assign(**{**base, **setting})
     return table.assign(run_id=table["method"] + table["seed"].astype(str) + str(setting))
 
@@ -48,9 +49,19 @@ def test_gate_of_runs_that_can_tell():
         (HELPS[HELPS["method"] == "ce"], epochs_of([0.99, 0.99], LEVEL)),
         (HELPS.assign(noise_rate=0.0), epochs_of([0.99, 0.99], LEVEL)),
         (HELPS, epochs_of([0.99, 0.99], LEVEL, noise_rate=0.2)),
+        (HELPS, epochs_of([0.99, 0.99], LEVEL, label_source="fer2013")),
         (HELPS, epochs_of([0.99, 0.99], LEVEL, method="nla")),
     ],
-    ids=["unfitted", "rising", "control", "no control", "no noise", "no clean ce", "no ce"],
+    ids=[
+        "unfitted",
+        "rising",
+        "control",
+        "no control",
+        "no noise",
+        "no clean ce",
+        "no rule",
+        "no ce",
+    ],
 )
 def test_gate_of_runs_that_cannot_tell(results, epochs):
     gate = study_gate(results, epochs)

@@ -21,6 +21,7 @@ NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 CHANGES = {
     "dataset": "ferplus",
     "label_rule": "majority",
+    "label_source": "random_vote",
     "num_classes": 8,
     "train_images": 601,
     "test_images": 201,
@@ -165,6 +166,17 @@ def test_value_out_of_range_is_refused(name, value):
         ({"dataset": "ferplus", "noise_kind": "pair"}, "noise_kind is 'pair': it needs a noise_ra"),
         ({"dataset": "ferplus", "label_file": "a.txt"}, "label_file is a list .* for RAF-DB"),
         ({"dataset": "rafdb", "label_file": "a.txt", "noise_rate": 0.1}, "noise_rate at 0.0 with"),
+        (
+            {"dataset": "rafdb", "label_source": "random_vote"},
+            "'random_vote', but RAF-DB has no annotators' votes: .* take rendered faces and FER",
+        ),
+        ({"label_source": "fer2013"}, "rendered faces has no labels of FER2013: .* take FERPlus"),
+        ({"label_source": "worst_vote", "noise_rate": 0.1}, "leave noise_rate at 0.0"),
+        ({"noise_kind": "matched"}, "'matched', the twin of a label_source: name the source, one"),
+        (
+            {"label_source": "random_vote", "method": "ldl"},
+            "label_source is 'random_vote', but method 'ldl' learns from votes.* look immune",
+        ),
         ({"imbalance_factor": 10.0}, "imbalance_factor is for sets of photographs"),
         ({"candidate_rule": "share"}, "candidate_threshold are .*'nla' learns from labels"),
         ({"method": "ce", "candidate_threshold": 2.0}, "leave them at"),
@@ -188,6 +200,16 @@ def test_parameters_without_effect_are_refused(given, message):
 def test_noise_reaches_sets_that_are_made_of_the_given_labels():
     drawn = {"candidate_rule": "random", "candidate_threshold": 0.1}
     assert RunConfig(method="proden", noise_rate=0.1, **drawn).noise_rate == 0.1
+
+
+def test_a_twin_is_drawn_by_the_runs_seed_and_its_source_is_not():
+    source = {"label_source": "random_vote"}
+    assert RunConfig(**source, seed=1).data == RunConfig(**source, seed=2).data
+    twin = source | {"noise_kind": "matched"}
+    assert RunConfig(**twin, seed=1).data != RunConfig(**twin, seed=2).data
+    assert RunConfig(**twin).data.labels == "random_vote, matched"
+    assert RunConfig(**source).data.labels == "random_vote"
+    assert RunConfig().data.labels == "rule"
 
 
 def test_processes_that_could_not_share_the_work_are_refused():
@@ -270,6 +292,7 @@ def test_a_list_of_labels_counts_by_its_content(tmp_path):
             | {"noise_kind": "pair"},
             "label_rule=majority, noise_kind=pair",
         ),
+        ({"label_source": "random_vote", "noise_kind": "matched"}, ""),  # a column of its own
         (
             {"dataset": "ferplus", "method": "proden", "candidate_rule": "share"}
             | {"candidate_threshold": 0.2},

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
+from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_noise import NOISE_KINDS
+from nlalib.data.label_sources import RULE, vote_labels
 from nlalib.data.labels import class_id
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class DataSet:
         Whether the index has annotators' votes.
     class_numbers : tuple of int
     noise_kinds : tuple of str
+    label_sources : tuple of str
+        Of `nlalib.data.label_sources`; those of votes need `has_votes`.
     takes_label_file : bool
         Whether a list of other labels can be read in place of its own.
     is_made : bool
@@ -69,6 +74,7 @@ class DataSet:
     has_votes = False
     class_numbers: tuple[int, ...] = (7, 8)
     noise_kinds: tuple[str, ...] = NOISE_KINDS
+    label_sources: tuple[str, ...] = (RULE,)
     takes_label_file = False
     is_made = False
     odd_reasons: tuple[str, ...] = ()
@@ -80,6 +86,12 @@ class DataSet:
     def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return all images, also those without a label (-1), and what was dropped."""
         raise NotImplementedError
+
+    def given_labels(self, index: pd.DataFrame, choice: "DataChoice") -> np.ndarray:
+        """Return the labels of the choice's source for the images of `read`, (N,) int64."""
+        votes = index[VOTE_COLUMNS[: choice.num_classes]].to_numpy()
+        labels, names = index["label"].to_numpy(), index["image_id"]
+        return vote_labels(votes, labels, names, choice.label_source, choice.data_seed)
 
     def other_counts(self, root: Path) -> dict[str, dict[str, int]]:
         """Return what else the audit counts: by name and split."""

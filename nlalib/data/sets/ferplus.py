@@ -22,21 +22,23 @@ import numpy as np
 import pandas as pd
 
 from nlalib.data.index import VOTE_COLUMNS, check_index
+from nlalib.data.label_sources import FER2013, LABEL_SOURCES
 from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.sets.base import (
     DataSet,
     Published,
     tolerated_missing,
 )
-from nlalib.data.sets.fer2013_table import IMAGE_SIDE, find_table, read_column
+from nlalib.data.sets.fer2013_labels import FER2013_LABELS_FILE, read_fer2013_labels
+from nlalib.data.sets.fer2013_table import IMAGE_SIDE, find_table
 from nlalib.data.sets.ferplus_files import has_folders, has_table, list_images, what_is_missing
 from nlalib.data.sets.ferplus_votes import (
     FOLDERS,
     LABEL_FILE,
     VOTES_FILE,
     read_label_files,
+    read_table_rows,
     read_votes_file,
-    to_split,
 )
 from nlalib.data.votes import LABEL_RULES, label_from_votes
 
@@ -79,11 +81,18 @@ class FERPlus(DataSet):
     )
     has_votes = True
     label_rules = tuple(LABEL_RULES)
+    label_sources = LABEL_SOURCES
     odd_reasons = (NO_VOTES, NO_IMAGE)
 
     def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the images that the label rule labels."""
         return read_ferplus(choice.root, rule=choice.label_rule, num_classes=choice.num_classes)
+
+    def given_labels(self, index: pd.DataFrame, choice: "DataChoice") -> np.ndarray:
+        """Return the labels of the choice's source, those of FER2013 read from its file."""
+        if choice.label_source == FER2013:
+            return read_fer2013_labels(choice.root, index)
+        return super().given_labels(index, choice)
 
     def read_all(self, root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return all images that have votes, labelled by the largest count of eight classes."""
@@ -108,8 +117,9 @@ class FERPlus(DataSet):
         return index.assign(output=index["split"].map(FOLDERS) + "/" + index["image_id"] + ".png")
 
     def label_files(self, root: Path) -> list[Path]:
-        """Return the files of votes."""
-        return [root / VOTES_FILE, *sorted(root.glob(f"FER2013*/{LABEL_FILE}"))]
+        """Return the files of votes, and of FER2013's labels where there is one."""
+        others = [*sorted(root.glob(f"FER2013*/{LABEL_FILE}")), *root.glob(FER2013_LABELS_FILE)]
+        return [root / VOTES_FILE, *others]
 
 
 def read_ferplus(
@@ -248,27 +258,8 @@ def _join_on_name(
 
 
 def _join_on_position(root: Path) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    rows = read_votes_file(root)
-    table = find_table(root)
-    path = root / table
-    usage = to_split(read_column(path, "Usage")["Usage"], path)
-    if len(usage) != len(rows):
-        raise ValueError(
-            f"{path} has {len(usage)} rows and {VOTES_FILE} {len(rows)}: they correspond by "
-            f"position, so both must be complete (35,887 rows as published)"
-        )
-    differing = np.flatnonzero(usage.to_numpy() != rows["split"].to_numpy())
-    if len(differing):
-        raise ValueError(
-            f"the Usage of {path} and {VOTES_FILE} differs in {len(differing)} rows, first row "
-            f"{differing[0]}: one of them is sorted or shuffled; take both as published"
-        )
-    numbers = np.arange(len(rows))
-    is_named = rows["image_id"] != ""
-    is_earlier = is_named & rows["image_id"].duplicated(keep="last")
-    names = [f"row{number:05d}" for number in numbers]
-    rows["image_id"] = rows["image_id"].where(is_named, pd.Series(names))
-    rows["path"] = [f"{table}#{number}" for number in numbers]
+    rows = read_table_rows(root)
+    is_earlier = rows["image_id"].duplicated(keep="last")
     # Dropped here too, so that both layouts give the same images under the same names.
     dropped = [_reasons(rows[is_earlier], EARLIER)]
     return rows[~is_earlier].reset_index(drop=True), dropped

@@ -8,6 +8,7 @@ import pandas as pd
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.sets.base import encoding_of
+from nlalib.data.sets.fer2013_table import find_table, read_column
 
 FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
 USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
@@ -21,7 +22,7 @@ def read_votes_file(root: Path) -> pd.DataFrame:
     table = pd.read_csv(path, skipinitialspace=True, encoding=encoding_of(path))
     table.columns = table.columns.str.strip()
     _check_columns(table, ["Usage", "Image name", *FERPLUS_COLUMNS], path)
-    table["image_id"] = _to_image_id(table["Image name"])
+    table["image_id"] = to_image_id(table["Image name"])
     table["split"] = to_split(table["Usage"], path)
     return _with_votes(table, path)
 
@@ -41,9 +42,43 @@ def read_label_files(root: Path) -> pd.DataFrame:
                 f"ten counts, without a header"
             )
         table.columns = columns
-        table["image_id"] = _to_image_id(table["Image name"])
+        table["image_id"] = to_image_id(table["Image name"])
         tables.append(_with_votes(table.assign(split=split), path))
     return pd.concat(tables, ignore_index=True)
+
+
+def read_table_rows(root: Path) -> pd.DataFrame:
+    """Read `fer2013new.csv` beside Kaggle's table, whose rows correspond by position.
+
+    As `read_votes_file`, but rows without a name are called after their position, `row00012`, and
+    `path` names the table's row. Of a repeated name the later row stays, as in the folders.
+
+    Raises
+    ------
+    ValueError
+        If the two files do not correspond.
+    """
+    rows = read_votes_file(root)
+    table = find_table(root)
+    path = root / table
+    usage = to_split(read_column(path, "Usage")["Usage"], path)
+    if len(usage) != len(rows):
+        raise ValueError(
+            f"{path} has {len(usage)} rows and {VOTES_FILE} {len(rows)}: they correspond by "
+            f"position, so both must be complete (35,887 rows as published)"
+        )
+    differing = np.flatnonzero(usage.to_numpy() != rows["split"].to_numpy())
+    if len(differing):
+        raise ValueError(
+            f"the Usage of {path} and {VOTES_FILE} differs in {len(differing)} rows, first row "
+            f"{differing[0]}: one of them is sorted or shuffled; take both as published"
+        )
+    numbers = np.arange(len(rows))
+    is_named = rows["image_id"] != ""
+    names = [f"row{number:05d}" for number in numbers]
+    rows["image_id"] = rows["image_id"].where(is_named, pd.Series(names))
+    rows["path"] = [f"{table}#{number}" for number in numbers]
+    return rows
 
 
 def _check_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
@@ -52,7 +87,8 @@ def _check_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
 
 
-def _to_image_id(names: pd.Series) -> pd.Series:
+def to_image_id(names: pd.Series) -> pd.Series:
+    """Return the names of image files as an index has them: in small letters, without .png."""
     names = names.fillna("").astype("str").str.strip().str.lower()
     return names.str.removesuffix(".png")
 

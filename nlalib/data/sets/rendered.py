@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from nlalib.data.index import LANDMARK_COLUMNS, TRUE_COLUMNS, VOTE_COLUMNS, check_index
+from nlalib.data.label_sources import RULE, VOTE_SOURCES
 from nlalib.data.labels import BASIC_EXPRESSIONS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS, class_id
 from nlalib.data.sets.base import DataSet
 from nlalib.faces.drawing import draw_face
@@ -79,6 +80,7 @@ class RenderedFaces(DataSet):
     order = BASIC_EXPRESSIONS
     has_votes = is_made = True
     noise_kinds = ("symmetric",)
+    label_sources = (RULE, *VOTE_SOURCES)
 
     def read(self, choice: "DataChoice") -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the index of as many faces as asked for; for all, as many as RAF-DB has."""
