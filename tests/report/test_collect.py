@@ -68,6 +68,7 @@ def test_rows_of_a_run_by_hand(runs):
             "init": "random",
             "precision": "fp32",
             "epochs": 4,
+            "label_source": "rule",
             "noise_rate": 0.1,
             "imbalance_factor": 1.0,
             "seed": 0,
