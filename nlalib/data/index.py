@@ -19,8 +19,10 @@ votes_<name>           int64     optional, all or none: annotators' votes, one c
                                  sees them; one pair for each of `LANDMARKS`
 true_<expression>      float64   optional, all or none (rendered faces only): the true
                                  mixture of the seven basic expressions, sums to 1
-true_label             int64     optional: class id of the largest share of the mixture
-is_flipped             bool      optional: the label was replaced by a wrong one
+true_label             int64     optional: class id of the largest share of the mixture; of a set
+                                 of photographs with wrong labels, that of the rule
+is_flipped             bool      optional: the label is not the rule's: replaced by a wrong one, or
+                                 given by people
 =====================  ========  ====================================================
 """
 
