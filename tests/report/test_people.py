@@ -6,6 +6,7 @@ import pytest
 from made_runs import study_of, write_run
 from scipy.stats import binom
 
+from nlalib.data.choice import DataChoice
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import EXPRESSIONS
 from nlalib.report import people
@@ -181,3 +182,30 @@ def test_table_of_a_study_beside_people(monkeypatch):
     with pytest.raises(FileNotFoundError, match="no run of study tiny is done or kept"):
         study_agreement(study_of(RunConfig(method="nla", epochs=2)))
     assert people.NINE in set(table["against"])
+
+
+def test_copies_of_an_image_were_annotated_twice(tmp_path, monkeypatch):
+    """All but the first copy count, where both panels have votes for a class."""
+    (tmp_path / "FER2013Test").mkdir()
+    (tmp_path / "FER2013Test" / "label.csv").touch()
+    pixels = np.zeros((6, 2, 2, 3), np.uint8)
+    pixels[[0, 2, 4]] = 1  # three copies of one, two of another, one alone
+    pixels[5] = 2
+    first, second = votes_of(6, 6), votes_of(7, 6)
+    unknown = np.zeros((6, 3), int)
+    second[4], unknown[4, 1] = 0, 10  # nobody of the second panel named a class
+    tables = {
+        which: pd.DataFrame(np.hstack([votes, more]), columns=VOTE_COLUMNS).assign(
+            image_id=[f"i{n}" for n in range(6)]
+        )
+        for which, votes, more in (("fer2013new", first, 0 * unknown), ("label", second, unknown))
+    }
+    tables["label"] = tables["label"].iloc[::-1]
+    monkeypatch.setattr(
+        people, "read_ferplus_votes", lambda root, votes="fer2013new": (tables[votes], None)
+    )
+    monkeypatch.setattr(people, "image_array", lambda index, **places: pixels)
+    found = people.annotated_twice(DataChoice(dataset="ferplus", data_root=str(tmp_path)))
+    for votes, expected in zip(found, (first, second), strict=True):
+        assert votes.tolist() == expected[[2, 3]].tolist()
+    assert people.annotated_twice(DataChoice()) is None
