@@ -124,7 +124,7 @@ def require_same_data(study: Study) -> None:
         and (config.folder / CONTENT_FILE).is_file()
         and config.data.root.is_dir()
     ]
-    indices = _Indices()
+    indices = Indices()
     for config in recorded:
         index = indices.of(config)
         images = image_array(index, root=config.data.root, size=config.image_size)
