@@ -125,6 +125,7 @@ def results_of(values: dict[tuple, list[float]], **setting) -> pd.DataFrame:
         for seed, value in enumerate(accuracies)
     ]
     fixed = {"study": "tiny", "dataset": "rendered", "backbone": "small", "init": "random"}
+    fixed |= {"precision": "fp32", "label_source": "rule"}
     return pd.DataFrame(rows).assign(**{**fixed, "epochs": 4, "imbalance_factor": 1.0, **setting})
 
 
@@ -151,6 +152,17 @@ def test_each_setting_is_compared_under_its_own_conditions():
     )
     assert set(table["n"]) == {3}
     assert set(table["reference"]) == {"ce"}
+
+
+def test_each_source_of_labels_has_its_own_reference():
+    values = {"rule": (0.7, 0.8), "fer2013": (0.5, 0.45), "fer2013, matched": (0.6, 0.7)}
+    tables = [
+        results_of({("ce", "", 0.0): [ce] * 3, ("nla", "", 0.0): [nla] * 3}, label_source=source)
+        for source, (ce, nla) in values.items()
+    ]
+    table = paired_differences(pd.concat(tables), "overall_accuracy", "last")
+    found = table.set_index("label_source")["difference"].to_dict()
+    assert found == pytest.approx({"rule": 0.1, "fer2013": -0.05, "fer2013, matched": 0.1})
 
 
 def test_pairs_are_the_seeds_that_both_have():
