@@ -27,6 +27,7 @@ from nlalib.report.certainty import INCONCLUSIVE, equivalence, student_interval
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
 from nlalib.report.frame import read_table
 from nlalib.report.gate import Gate, study_gate
+from nlalib.report.reading import with_interval
 
 COLUMNS = [
     *("number", "paper", "claim", "regime", "measured", "selection", "n", "difference"),
@@ -92,10 +93,10 @@ def declared_seeds(content: dict) -> int:
 
 def _limit(verdict: str, n: int, declared: int, gate: Gate) -> str:
     """Return what keeps a contrast from saying more."""
-    if not gate.passed:
-        return "the runs could not have told (gate)"
     if n < declared:
         return f"interim: {n} of {declared} declared seeds"
+    if not gate.passed:
+        return "the runs could not have told (gate)"
     return "an interval holds zero" if verdict == INCONCLUSIVE else "one data set, one network"
 
 
@@ -230,13 +231,14 @@ def _verdicts(rows: pd.DataFrame) -> str:
     if last.verdict == "not run":
         return "not run"
     interim = f" ({last.limit})" if last.limit.startswith("interim") else ""
-    words = f"{last.verdict}{interim}: {_value(last)}"
+    words = f"{last.verdict}{interim}: {in_points(last)}, n = {last.n:.0f}"
     if not chosen:
         return words
     (chosen,) = chosen
     verdict = "" if chosen.verdict == last.verdict else f"{chosen.verdict}: "
-    return f"{words}; epoch chosen on held-out images {verdict}{_value(chosen)}"
+    return f"{words}; epoch chosen on held-out images {verdict}{in_points(chosen)}"
 
 
-def _value(row) -> str:
-    return f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}], n = {row.n:.0f}"
+def in_points(row) -> str:
+    """Return a difference in points (of a correlation or share: times 100), with its interval."""
+    return with_interval(100 * row.difference, 100 * row.low, 100 * row.high)
