@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from nlalib.training.devices import (
     require_device,
     started_processes,
 )
-from nlalib.training.resumable import Interrupted, already_done
+from nlalib.training.resumable import Interrupted, finish_run
 from nlalib.training.training_run import TrainingRun
 
 
@@ -65,11 +64,8 @@ def train(
 
     Raises
     ------
-    RuntimeError
-        If another process is training in the run's folder, if the device that is asked for is not
-        there or is taken, or if it has no memory left.
-    Interrupted, FloatingPointError, ValueError, OSError
-        As `nlalib.training.resumable.ResumableRun.go`.
+    RuntimeError, Interrupted, FloatingPointError, ValueError, OSError
+        As `nlalib.training.resumable.finish_run`.
 
     Notes
     -----
@@ -81,24 +77,11 @@ def train(
     `accelerate launch` started, or they are started here. The first one alone writes and reports.
     """
     report = report if report and is_first_process() else lambda line: None
-    require_device(config.device)  # also where there is nothing left to do
-    if is_first_process():
-        compare_content(config.folder, index, images)
-    if config.is_done:
-        if is_first_process():
-            already_done(config, report)
-    elif config.processes > 1 and started_processes() == 1:
+    if config.processes > 1 and started_processes() == 1 and not config.is_done:
         train_in_processes(config, index, images, report)
-    else:
-        with (
-            config.locked() if is_first_process() else nullcontext(),
-            deterministic_algorithms(config.deterministic),
-        ):
-            if config.is_done:  # by a process that held the folder until now
-                already_done(config, report)
-            else:
-                TrainingRun(config, index, images, report).go()
-    return config.folder
+        return config.folder
+    with deterministic_algorithms(config.deterministic):
+        return finish_run(config, index, images, report, TrainingRun)
 
 
 def train_in_processes(
@@ -113,6 +96,8 @@ def train_in_processes(
     Interrupted
         For an interrupt from the keyboard.
     """
+    require_device(config.device)
+    compare_content(config.folder, index, images)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(config.processes), "-m", "nlalib.training.launch"]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile("w+") as errors:

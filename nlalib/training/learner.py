@@ -131,9 +131,10 @@ def load_learner(config: RunConfig, training_rows: pd.DataFrame) -> Learner:
 def make_optimizer(
     learner: Learner, config: RunConfig, steps_per_epoch: int, capturable: bool = False
 ):
-    """Return (optimizer, scheduler, whether the scheduler steps after each batch).
+    """Return the optimiser and the schedule of its learning rate.
 
-    A `capturable` optimiser keeps its count of steps on the GPU, as a CUDA graph needs it.
+    "one_cycle" moves with each batch, the others with each epoch. A `capturable` optimiser keeps
+    its count of steps on the GPU, as a CUDA graph needs it.
     """
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     groups = [{"params": list(learner.model.parameters()), "lr": config.lr}]
@@ -147,14 +148,13 @@ def make_optimizer(
     if config.lr_schedule == "one_cycle":
         total = config.epochs * steps_per_epoch
         highest = [group["lr"] for group in groups]
-        return optimizer, schedulers.OneCycleLR(optimizer, highest, total_steps=total), True
+        return optimizer, schedulers.OneCycleLR(optimizer, highest, total_steps=total)
     gammas = {
         "exponential": PAPER_DECAY,
         "compressed_exponential": PAPER_DECAY ** (PAPER_EPOCHS / config.epochs),
         "constant": 1.0,
     }
-    gamma = gammas[config.lr_schedule]
-    return optimizer, schedulers.ExponentialLR(optimizer, gamma), False
+    return optimizer, schedulers.ExponentialLR(optimizer, gammas[config.lr_schedule])
 
 
 def memory_format(config: RunConfig) -> torch.memory_format:

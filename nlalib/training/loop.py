@@ -12,13 +12,8 @@ from nlalib.networks.normalisation import normalise
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
 from nlalib.training.batches import DeviceImages, batches
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import (
-    of_all_processes,
-    share_of,
-)
-from nlalib.training.learner import (
-    Learner,
-)
+from nlalib.training.devices import of_all_processes, share_of
+from nlalib.training.learner import Learner
 from nlalib.training.progress_bar import shown
 from nlalib.training.recording import RecordedStep
 
@@ -39,7 +34,6 @@ def train_epoch(
     learner: nn.Module,
     optimizer,
     scheduler,
-    each_batch: bool,
     images: DeviceImages,
     positions: np.ndarray,
     targets: dict[str, Tensor],
@@ -55,8 +49,8 @@ def train_epoch(
 
     Parameters
     ----------
-    scheduler, each_batch
-        The schedule of the learning rate, and whether it moves with each batch; None for none.
+    scheduler
+        The schedule of the learning rate; None for none.
     positions : numpy.ndarray, (N,) int64
         Of the training images, in `images`.
     targets : dict of Tensor
@@ -99,6 +93,7 @@ def train_epoch(
     shares = [share_of(batch, accelerator) for batch in parts]
     pixels = repeat(()) if images.are_kept else images.stream(positions[s] for s in shares)
     losses = table = None
+    each_batch = scheduler is not None and config.lr_schedule == "one_cycle"
     taken = False
     words = f"epoch {epoch + 1}/{config.epochs}"
     for number, (batch, share) in enumerate(shown(zip(parts, shares, strict=True), words)):
@@ -123,14 +118,20 @@ def train_epoch(
         table[:, samples] = records
     if scheduler is not None and not each_batch and taken:
         scheduler.step()
-    mean_loss = float(accelerator.reduce(losses, "mean").mean())
-    if not np.isfinite(mean_loss):
-        raise FloatingPointError(
-            f"the loss is {mean_loss} in epoch {epoch}: lower lr ({config.lr}) or use fp32"
-        )
+    mean_loss = finite_mean(accelerator.reduce(losses, "mean"), epoch, config.lr)
     # Each process has filled the columns of its own samples.
     table = accelerator.reduce(table, "sum").cpu().numpy()
     return mean_loss, dict(zip(names, table, strict=True))
+
+
+def finite_mean(losses: Tensor, epoch: int, lr: float) -> float:
+    """Return the mean of an epoch's losses; FloatingPointError if it is not finite."""
+    mean = float(losses.mean())
+    if not np.isfinite(mean):
+        raise FloatingPointError(
+            f"the loss is {mean} in epoch {epoch}: lower lr ({lr}) or use fp32"
+        )
+    return mean
 
 
 @torch.no_grad()

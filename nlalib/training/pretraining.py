@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from nlalib.data.content import compare_content, record_content
 from nlalib.data.splits import HELD_OUT, TRAIN
 from nlalib.networks.masked_autoencoder import (
     EpochMasks,
@@ -26,13 +24,14 @@ from nlalib.networks.normalisation import normalise
 from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
 from nlalib.paths import display_path
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
-from nlalib.training.batches import DeviceImages, batches
+from nlalib.training.batches import batches
 from nlalib.training.checkpoint import write_weights
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import make_accelerator, require_device
+from nlalib.training.devices import make_accelerator
+from nlalib.training.loop import finite_mean
 from nlalib.training.pretrain_config import PretrainConfig
 from nlalib.training.progress_bar import shown
-from nlalib.training.resumable import ResumableRun, already_done
+from nlalib.training.resumable import ResumableRun, finish_run
 
 _EVALUATION_BATCH = 256
 _BETAS = (0.9, 0.95)  # of AdamW, as in He et al. 2022
@@ -96,7 +95,7 @@ def fine_tuning_runs(config: PretrainConfig, **training) -> dict[str, RunConfig]
     }
 
 
-def make_optimizer(autoencoder: nn.Module, config: PretrainConfig, steps: int):
+def _make_optimizer(autoencoder: nn.Module, config: PretrainConfig, steps: int):
     """Return AdamW and its one-cycle schedule of `steps` steps.
 
     Weights decay; biases, normalisations and the mask token do not, as in He et al. 2022.
@@ -141,27 +140,15 @@ def pretrain(
 
     Raises
     ------
-    RuntimeError
-        If another process is training in the run's folder, if the device that is asked for is not
-        there or is taken, or if it has no memory left.
-    Interrupted, FloatingPointError, ValueError, OSError
-        As `nlalib.training.resumable.ResumableRun.go`.
+    RuntimeError, Interrupted, FloatingPointError, ValueError, OSError
+        As `nlalib.training.resumable.finish_run`.
 
     Notes
     -----
     A checkpoint is written after each epoch. All random numbers come from (seed, epoch, sample),
     so a run that was killed ends with the same numbers, bit by bit on the CPU.
     """
-    report = report or (lambda line: None)
-    require_device(config.device)  # also where there is nothing left to do
-    compare_content(config.folder, index, images)
-    with config.locked():
-        if config.is_done:
-            already_done(config, report)
-        else:
-            accelerator = make_accelerator(config.device, config.precision)
-            PretrainingRun(config, index, images, accelerator, report).go()
-    return config.folder
+    return finish_run(config, index, images, report or (lambda line: None), PretrainingRun)
 
 
 class PretrainingRun(ResumableRun):
@@ -175,34 +162,62 @@ class PretrainingRun(ResumableRun):
         config: PretrainConfig,
         index: pd.DataFrame,
         images: np.ndarray,
-        accelerator: Accelerator,
         report: Callable[[str], None],
     ):
-        super().__init__(config, accelerator, report)
-        self.write_beginning()
-        record_content(self.folder, index, images)
-        self.parts = {part: np.flatnonzero(index["part"] == part) for part in (TRAIN, HELD_OUT)}
-        self.images = DeviceImages(images, accelerator.device)
+        accelerator = make_accelerator(config.device, config.precision)
+        super().__init__(config, index, images, accelerator, report)
         self.learned = random_autoencoder(config).to(accelerator.device)
         samples = len(self.parts[TRAIN])
         steps = len(batches(samples, config.batch_size, config.seed, 0)) * config.epochs
-        optimizer, self.scheduler = make_optimizer(self.learned, config, steps)
+        optimizer, self.scheduler = _make_optimizer(self.learned, config, steps)
         self.wrapped, self.optimizer = accelerator.prepare(self.learned, optimizer)
 
     def run_epoch(self, epoch: int) -> dict:
         """Train, and measure the loss on held-out images."""
-        train_loss = pretrain_epoch(
-            self.config,
-            epoch,
-            accelerator=self.accelerator,
-            model=self.wrapped,
-            optimizer=self.optimizer,
-            scheduler=self.scheduler,
-            images=self.images,
-            positions=self.parts[TRAIN],
-        )
-        held_out_loss = evaluate(self.config, self.wrapped, self.images, self.parts[HELD_OUT])
-        return {"train_loss": train_loss, "held_out_loss": held_out_loss}
+        return {"train_loss": self._train(epoch), "held_out_loss": self._evaluate()}
+
+    def _train(self, epoch: int) -> float:
+        """Train for one epoch; return the mean loss over its batches."""
+        config, positions = self.config, self.parts[TRAIN]
+        self.wrapped.train()
+        draws = EpochDraws(len(positions), config.seed, epoch).to(self.images.device)
+        masks = self._masks(positions, epoch)
+        recipe = named_recipe(config.augmentation)
+        losses = []
+        parts = batches(len(positions), config.batch_size, config.seed, epoch)
+        pixels = self.images.stream(positions[batch] for batch in parts)
+        for batch in shown(parts, f"epoch {epoch + 1}/{config.epochs}"):
+            samples = torch.from_numpy(batch)
+            views = augment(next(pixels), samples.to(self.images.device), draws, recipe)
+            loss = self._loss(views, masks(samples))
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            self.optimizer.step()
+            if not self.optimizer.step_was_skipped:  # fp16 leaves out steps that overflow
+                self.scheduler.step()
+            losses.append(loss.detach())
+        return finite_mean(torch.stack(losses), epoch, config.lr)
+
+    @torch.no_grad()
+    def _evaluate(self) -> float:
+        """Return the mean loss on unaugmented images, under the same masks at every call."""
+        self.wrapped.eval()
+        positions, losses = self.parts[HELD_OUT], []
+        # Training stops before this epoch, so its masks are free for the held-out part.
+        masks = self._masks(positions, self.config.epochs)
+        for samples in torch.arange(len(positions)).split(_EVALUATION_BATCH):
+            pixels = normalise(self.images.read(positions[samples.numpy()]))
+            losses.append(float(self._loss(pixels, masks(samples))) * len(samples))
+        return sum(losses) / len(positions)
+
+    def _masks(self, positions: np.ndarray, epoch: int) -> EpochMasks:
+        config = self.config
+        return EpochMasks(len(positions), config.num_patches, config.mask_ratio, config.seed, epoch)
+
+    def _loss(self, pixels: Tensor, masks: tuple[Tensor, Tensor]) -> Tensor:
+        visible, hidden = (mask.to(self.images.device) for mask in masks)
+        patches = patchify(pixels, VIT_SIZES[self.config.backbone]["patch_size"])
+        return reconstruction_loss(self.wrapped(pixels, visible), patches, hidden)
 
     def line(self) -> str:
         """Return what is said of the last epoch."""
@@ -220,65 +235,3 @@ class PretrainingRun(ResumableRun):
         """
         write_weights(self.folder / "autoencoder.safetensors", self.learned)
         write_weights(self.folder / "weights.safetensors", self.learned, "encoder.", "fc.")
-
-
-def pretrain_epoch(
-    config: PretrainConfig,
-    epoch: int,
-    *,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer,
-    scheduler,
-    images: DeviceImages,
-    positions: np.ndarray,
-) -> float:
-    """Train for one epoch; return the mean loss over its batches."""
-    model.train()
-    draws = EpochDraws(len(positions), config.seed, epoch).to(accelerator.device)
-    masks = EpochMasks(len(positions), config.num_patches, config.mask_ratio, config.seed, epoch)
-    recipe = named_recipe(config.augmentation)
-    losses = []
-    parts = batches(len(positions), config.batch_size, config.seed, epoch)
-    pixels = images.stream(positions[batch] for batch in parts)
-    for batch in shown(parts, f"epoch {epoch + 1}/{config.epochs}"):
-        samples = torch.from_numpy(batch)
-        views = augment(next(pixels), samples.to(accelerator.device), draws, recipe)
-        visible, hidden = (mask.to(accelerator.device) for mask in masks(samples))
-        loss = _loss(config, model(views, visible), views, hidden)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
-        if not optimizer.step_was_skipped:  # fp16 leaves out a step whose gradients overflow
-            scheduler.step()
-        losses.append(loss.detach())
-    mean_loss = float(torch.stack(losses).mean())
-    if not np.isfinite(mean_loss):
-        raise FloatingPointError(
-            f"the loss is {mean_loss} in epoch {epoch}: lower lr ({config.lr}) or use fp32"
-        )
-    return mean_loss
-
-
-@torch.no_grad()
-def evaluate(
-    config: PretrainConfig, model: nn.Module, images: DeviceImages, positions: np.ndarray
-) -> float:
-    """Return the mean loss on unaugmented images, under the same masks at every call."""
-    model.eval()
-    # Training stops before this epoch, so its masks are free for the held-out part.
-    masks = EpochMasks(
-        len(positions), config.num_patches, config.mask_ratio, config.seed, config.epochs
-    )
-    losses = []
-    for samples in torch.arange(len(positions)).split(_EVALUATION_BATCH):
-        pixels = normalise(images.read(positions[samples.numpy()]))
-        visible, hidden = (mask.to(images.device) for mask in masks(samples))
-        loss = _loss(config, model(pixels, visible), pixels, hidden)
-        losses.append(float(loss) * len(samples))
-    return sum(losses) / len(positions)
-
-
-def _loss(config: PretrainConfig, predicted, pixels, hidden):
-    side = VIT_SIZES[config.backbone]["patch_size"]
-    return reconstruction_loss(predicted, patchify(pixels, side), hidden)

@@ -6,6 +6,7 @@ Subclasses say what an epoch is. After each one a checkpoint is written; `done` 
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,15 +16,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nlalib.data.content import compare_content, record_content
+from nlalib.data.splits import HELD_OUT, TEST, TRAIN
 from nlalib.files import write_atomically, write_json
 from nlalib.parameters import RunParameters
 from nlalib.paths import display_path
+from nlalib.training.batches import DeviceImages
 from nlalib.training.checkpoint import (
     load_optimization_state,
     optimization_state,
     read_checkpoint,
     write_checkpoint,
 )
+from nlalib.training.devices import is_first_process, require_device
 from nlalib.training.environment import changes_since, environment
 
 
@@ -57,12 +62,20 @@ class ResumableRun:
     ----------
     config : RunParameters
         With `epochs`, `lr`, `batch_size` and `precision`.
+    index : pandas.DataFrame
+        With the column `part`.
+    images : numpy.ndarray, (len(index), size, size, 3) uint8
     accelerator : accelerate.Accelerator
     report : callable
         Gets a line of text after each epoch.
+    kept : bool, optional
+        As of `nlalib.training.batches.DeviceImages`.
 
     Attributes
     ----------
+    parts : dict of numpy.ndarray
+        The rows of each part.
+    images : DeviceImages
     learned : torch.nn.Module
         All that learns; with `optimizer` and `scheduler` set by the subclass before `go`.
     progress : Progress
@@ -73,11 +86,23 @@ class ResumableRun:
     scheduler: object
 
     def __init__(
-        self, config: RunParameters, accelerator: Accelerator, report: Callable[[str], None]
+        self,
+        config: RunParameters,
+        index: pd.DataFrame,
+        images: np.ndarray,
+        accelerator: Accelerator,
+        report: Callable[[str], None],
+        kept: bool | None = None,
     ):
         self.config, self.accelerator, self.report = config, accelerator, report
         self.folder, self.progress = config.folder, Progress()
         self.writes = accelerator.is_main_process
+        self.index = index
+        self.parts = {p: np.flatnonzero(index["part"] == p) for p in (TRAIN, HELD_OUT, TEST)}
+        if self.writes:
+            self._write_beginning()
+            record_content(self.folder, index, images)
+        self.images = DeviceImages(images, accelerator.device, kept)
 
     def run_epoch(self, epoch: int) -> dict:
         """Train for one epoch and return its row of metrics; subclasses do."""
@@ -97,10 +122,8 @@ class ResumableRun:
         """Return what is said of the last epoch."""
         raise NotImplementedError
 
-    def write_beginning(self) -> None:
+    def _write_beginning(self) -> None:
         """Write with which parameters the run runs, and on what."""
-        if not self.writes:
-            return
         parameters = {**asdict(self.config), "identity": self.config.identity}
         write_json(self.folder / "config.json", parameters)
         now = environment(self.accelerator.device.type)
@@ -188,7 +211,7 @@ class ResumableRun:
             )
         done = {"run_id": self.config.run_id, "seconds": float(sum(seconds))}
         write_json(self.folder / "done", done)
-        remove_what_resumes(self.folder)
+        _remove_what_resumes(self.folder)
 
     def _how_far(self) -> str:
         done = self.progress.epochs_done
@@ -207,14 +230,55 @@ class ResumableRun:
         )
 
 
-def already_done(config: RunParameters, report: Callable[[str], None]) -> None:
+def finish_run(
+    config: RunParameters,
+    index: pd.DataFrame,
+    images: np.ndarray,
+    report: Callable[[str], None],
+    make_run: Callable[..., ResumableRun],
+) -> Path:
+    """Make a run's folder, or go on with it; what training with labels and without share.
+
+    Parameters
+    ----------
+    config, index, images, report
+        Of the run.
+    make_run : callable
+        From these four to the run.
+
+    Returns
+    -------
+    pathlib.Path
+        The run's folder. A folder that is already `done` is returned at once.
+
+    Raises
+    ------
+    RuntimeError
+        If another process is training in the run's folder, if the device that is asked for is not
+        there or is taken, or if it has no memory left.
+    Interrupted, FloatingPointError, ValueError, OSError
+        As `ResumableRun.go`; ValueError also for a folder that is of other images or labels.
+    """
+    require_device(config.device)  # also where there is nothing left to do
+    first = is_first_process()
+    if first:
+        compare_content(config.folder, index, images)
+    with config.locked() if first and not config.is_done else nullcontext():
+        if config.is_done:  # maybe by a process that held the folder until now
+            _already_done(config, report)
+        else:
+            make_run(config, index, images, report).go()
+    return config.folder
+
+
+def _already_done(config: RunParameters, report: Callable[[str], None]) -> None:
     """Say that a run is finished and how to train it anew; clear what a kill left beside it."""
     folder = display_path(config.folder)
     report(f"already done: {config.run_id} (delete {folder} to train it anew)")
-    remove_what_resumes(config.folder)
+    _remove_what_resumes(config.folder)
 
 
-def remove_what_resumes(folder: Path) -> None:
+def _remove_what_resumes(folder: Path) -> None:
     """Remove from a finished run's folder what only a resumption needs."""
     shutil.rmtree(folder / "facts", ignore_errors=True)
     for left in [folder / "checkpoint.pt", *folder.glob(".*.unfinished")]:

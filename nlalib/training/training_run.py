@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nlalib.data.content import record_content
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.splits import HELD_OUT, TEST, TRAIN, class_votes
 from nlalib.files import join_tables
@@ -18,7 +17,6 @@ from nlalib.metrics import (
 )
 from nlalib.networks.initial_weights import initialise
 from nlalib.networks.registry import build_model
-from nlalib.training.batches import DeviceImages
 from nlalib.training.checkpoint import write_weights
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import (
@@ -67,18 +65,13 @@ class TrainingRun(ResumableRun):
         accelerator = make_accelerator(
             config.device, config.precision, config.processes, config.logger
         )
-        super().__init__(config, accelerator, report)
+        kept = None if config.images_on_device == "auto" else False
+        super().__init__(config, index, images, accelerator, report, kept)
         if config.logger:
             accelerator.init_trackers(config.run_id)
-        self.index = index
-        self.parts = {p: np.flatnonzero(index["part"] == p) for p in (TRAIN, HELD_OUT, TEST)}
-        self.write_beginning()
         if self.writes:
-            record_content(self.folder, index, images)
             write_samples(self.folder, index)
         device = accelerator.device
-        kept = None if config.images_on_device == "auto" else False
-        self.images = DeviceImages(images, device, kept)
         obstacle = cannot_be_recorded(config, accelerator)
         report(self._how(obstacle))
         model = build_model(config.backbone, config.num_classes, config.seed)
@@ -94,7 +87,7 @@ class TrainingRun(ResumableRun):
         if config.compile:
             self.learned.model.compile()  # in place: the names of the weights stay
         steps = len(batches_of(config, targets["labels"], 0))
-        optimizer, self.scheduler, self.each_batch = make_optimizer(
+        optimizer, self.scheduler = make_optimizer(
             self.learned, config, steps, capturable=not obstacle and device.type == "cuda"
         )
         self.wrapped, self.optimizer = accelerator.prepare(self.learned, optimizer)
@@ -123,7 +116,6 @@ class TrainingRun(ResumableRun):
             learner=self.wrapped,
             optimizer=self.optimizer,
             scheduler=self.scheduler,
-            each_batch=self.each_batch,
             images=self.images,
             positions=self.parts[TRAIN],
             targets=self.targets,

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 
-from nlalib.training import training_run
+from nlalib.training import resumable, training_run
 from nlalib.training.batches import DeviceImages
 from nlalib.training.config import RunConfig
 from nlalib.training.launch import train
@@ -169,7 +169,7 @@ def test_a_run_with_recorded_steps_and_kept_images_is_the_ordinary_one(
     monkeypatch.setattr(training_run, "cannot_be_recorded", lambda *_: "")
     monkeypatch.setattr(training_run, "CudaRecorder", stand_in)
     monkeypatch.setattr(
-        training_run, "DeviceImages", lambda images, device, _: DeviceImages(images, device, True)
+        resumable, "DeviceImages", lambda images, device, _: DeviceImages(images, device, True)
     )
     folder = train(config, *data, report=lines.append)
     for name in RESULTS:
