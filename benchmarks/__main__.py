@@ -28,7 +28,7 @@ BENCHMARKS = {
     "networks": steps.batches_and_networks,
     "bounds": steps.what_bounds_small_images,
     "threads": side_by_side.threads,
-    "facts": steps.cost_of_the_facts,
+    "records": steps.cost_of_records,
     "determinism": steps.cost_of_determinism,
     "loading": steps.share_of_loading,
     "epoch": epochs.whole_epoch,

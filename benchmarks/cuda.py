@@ -21,17 +21,13 @@ import torch
 from epochs import plain_epoch
 from measuring import in_turns, record
 from PIL import Image
-from steps import CONFIG, labels_of, random_images
+from steps import CONFIG, labels_of, our_epoch, random_images
 from torch.nn import functional
 
-from nlalib.methods import make_method
 from nlalib.networks.registry import build_model
-from nlalib.training.batches import DeviceImages
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import deterministic_algorithms, make_accelerator
-from nlalib.training.learner import Learner, make_optimizer
-from nlalib.training.loop import train_epoch
-from nlalib.training.recording import CudaRecorder, RecordedStep
+from nlalib.training.devices import make_accelerator
+from nlalib.training.recording import CudaRecorder
 
 STEPS = 20  # of a measurement
 CASES = (
@@ -89,39 +85,6 @@ def bare_steps(config: RunConfig, graph: bool) -> Callable[[], None]:
         float((outputs or last)[0])  # wait for the device
 
     return steps
-
-
-def our_epoch(config: RunConfig, images: np.ndarray, graph: bool, kept: bool) -> Callable[[], None]:
-    """Return a function that trains for one epoch on the images."""
-    accelerator = make_accelerator(config.device, config.precision)
-    device = accelerator.device
-    learner = Learner(build_model(config.backbone, 7, 0), make_method("nla"), config.view_order)
-    learner.to(device, memory_format=torch.channels_last)
-    if config.compile:
-        learner.model.compile()
-    optimizer, _, _ = make_optimizer(learner, config, 1, capturable=graph)
-    wrapped, optimizer = accelerator.prepare(learner, optimizer)
-    recorded = RecordedStep(CudaRecorder(), learner, print) if graph else None
-    stored = DeviceImages(images, device, kept)
-    targets = {"labels": labels_of(len(images)).to(device)}
-
-    def epoch():
-        with deterministic_algorithms(config.deterministic):
-            train_epoch(
-                config,
-                1,
-                accelerator=accelerator,
-                learner=wrapped,
-                optimizer=optimizer,
-                scheduler=None,
-                each_batch=False,
-                images=stored,
-                positions=np.arange(len(images)),
-                targets=targets,
-                recorded=recorded,
-            )
-
-    return epoch
 
 
 def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Callable]:

@@ -8,7 +8,7 @@ and found by those of other variants and rounds. The network is a tiny one, as t
 surrounds it, unless one is named.
 
 Reported are milliseconds an image of the epochs after the first (median and quartiles; by the wall
-clock, with the evaluation, without the writing of facts and checkpoint after it) and, in MiB, the
+clock, with the evaluation, without the writing of records and checkpoint after it) and, in MiB, the
 growth since the start after each part, as the kernel counts it: `private` (RssAnon: what the
 process allocated), `mapped` (RssFile: pages of files, which the kernel takes back at will, the
 libraries' own code among them), and the `peak` of the whole within the part. `resident_peak_mib` is

@@ -2,11 +2,12 @@
 
 The bare minimum is the network's forward and backward pass and Adam on tensors that are in memory
 already. Ours is `nlalib.training.loop.train_epoch` over one batch: it reads the stored images,
-augments, computes the method's loss and records the facts of each sample.
+augments, computes the method's loss and records numbers of each sample.
 """
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -23,43 +24,51 @@ from nlalib.networks.registry import build_model
 from nlalib.training.batches import DeviceImages
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import deterministic_algorithms, make_accelerator
-from nlalib.training.learner import Learner
+from nlalib.training.learner import Learner, make_optimizer
 from nlalib.training.loop import train_epoch
+from nlalib.training.recording import CudaRecorder, RecordedStep
 
 SMALL = "resnet10_narrow16_stride2"  # the network of the grids
-CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, device="auto")
+CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, weight_decay=0.0, device="auto")
 
 
 def labels_of(images: int) -> torch.Tensor:
     return torch.arange(images) % 7
 
 
-def our_step(config: RunConfig, images: np.ndarray):
-    """Return a function that makes one epoch of the images by the library's loop."""
+def our_epoch(
+    config: RunConfig, images: np.ndarray, graph: bool = False, kept: bool | None = None
+) -> Callable[[], None]:
+    """Return a function that trains for one epoch on the images, by the library's loop."""
     accelerator = make_accelerator(config.device, config.precision)
-    learner = Learner(
-        build_model(config.backbone, 7, 0), make_method(config.method), config.view_order
-    ).to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=config.lr)
-    learner, optimizer = accelerator.prepare(learner, optimizer)
-    stored = DeviceImages(images, accelerator.device)
-    targets = {"labels": labels_of(len(images)).to(accelerator.device)}
+    device = accelerator.device
+    network = build_model(config.backbone, 7, 0)
+    learner = Learner(network, make_method(config.method), config.view_order)
+    learner.to(device, memory_format=torch.channels_last)
+    if config.compile:
+        learner.model.compile()
+    optimizer, _ = make_optimizer(learner, config, 1, capturable=graph)
+    wrapped, optimizer = accelerator.prepare(learner, optimizer)
+    recorded = RecordedStep(CudaRecorder(), learner, print) if graph else None
+    stored = DeviceImages(images, device, kept)
+    targets = {"labels": labels_of(len(images)).to(device)}
 
-    def step():
-        train_epoch(
-            config,
-            1,
-            accelerator=accelerator,
-            learner=learner,
-            optimizer=optimizer,
-            scheduler=None,
-            each_batch=False,
-            images=stored,
-            positions=np.arange(len(images)),
-            targets=targets,
-        )
+    def epoch():
+        with deterministic_algorithms(config.deterministic):
+            train_epoch(
+                config,
+                1,
+                accelerator=accelerator,
+                learner=wrapped,
+                optimizer=optimizer,
+                scheduler=None,
+                images=stored,
+                positions=np.arange(len(images)),
+                targets=targets,
+                recorded=recorded,
+            )
 
-    return step
+    return epoch
 
 
 def bare_step(
@@ -117,7 +126,7 @@ def against_the_bare_minimum(quick: bool) -> None:
             config = replace(CONFIG, backbone="resnet18", image_size=size, precision=precision)
             config = replace(config, batch_size=batch)
             variants[f"bare {precision}"] = bare_step(config, batch)
-            variants[f"nla {precision}"] = our_step(config, images)
+            variants[f"nla {precision}"] = our_epoch(config, images)
         seconds = in_turns(variants, 3 if quick else 9)
         table = pd.concat(
             [
@@ -143,7 +152,7 @@ def batches_and_networks(quick: bool) -> None:
     for network, batch, precision in kinds:
         config = replace(CONFIG, backbone=network, batch_size=batch, precision=precision)
         config = replace(config, augmentation="affine")
-        variants[f"{network}, batch {batch}, {precision}"] = our_step(config, images)
+        variants[f"{network}, batch {batch}, {precision}"] = our_epoch(config, images)
     seconds = in_turns(variants, 4 if quick else 6)
     table = compared(seconds, f"{small}, batch 32, fp32", number)
     record("batches_and_networks", table.assign(method="nla", pixels=48))
@@ -164,45 +173,45 @@ def what_bounds_small_images(quick: bool) -> None:
             ),
             "not channels-last": bare_step(config, 32, memory_format=torch.contiguous_format),
             "bf16": bare_step(replace(config, precision="bf16"), 32),
-            "nla, the whole step": our_step(config, random_images(32, 48)),
+            "nla, the whole step": our_epoch(config, random_images(32, 48)),
         }
         seconds = in_turns(variants, 10 if quick else 20)
         tables.append(compared(seconds, "bare step", 32).assign(network=network))
     record("bounds_of_small_images", pd.concat(tables).assign(pixels=48, batch=32))
 
 
-def cost_of_the_facts(quick: bool) -> None:
-    """What recording the facts of each sample costs, as a share of the whole step."""
+def cost_of_records(quick: bool) -> None:
+    """What recording numbers of each sample costs, as a share of the whole step."""
     rows = []
     for network, batch in ((SMALL, 32), ("resnet18_narrow16", 64)):
         config = replace(CONFIG, backbone=network, batch_size=batch)
-        step = our_step(config, random_images(batch, 48))
+        step = our_epoch(config, random_images(batch, 48))
         device = make_accelerator(config.device, config.precision).device
         logits, labels = torch.randn(batch, 7).to(device), labels_of(batch).to(device)
         kept = []
 
-        def facts(logits=logits, labels=labels, kept=kept):
+        def records(logits=logits, labels=labels, kept=kept):
             for _ in range(20):
                 found = prediction_records(logits, labels)
                 found["weight"] = naw_weights(logits, labels, epoch=1, epochs=9)
                 kept.append(torch.stack(list(found.values())))
             kept.clear()
 
-        seconds = in_turns({"step": step, "facts": facts}, 10 if quick else 30)
-        pairs = zip(seconds["facts"], seconds["step"], strict=True)
+        seconds = in_turns({"step": step, "records": records}, 10 if quick else 30)
+        pairs = zip(seconds["records"], seconds["step"], strict=True)
         shares = sorted(one / 20 / other for one, other in pairs)
         rows.append(
             {
                 "network": network,
                 "batch": batch,
                 "pixels": 48,
-                "facts_share_of_step": shares[len(shares) // 2],
+                "records_share_of_step": shares[len(shares) // 2],
                 "lower_quartile": shares[len(shares) // 4],
                 "upper_quartile": shares[3 * len(shares) // 4],
                 "rounds": len(shares),
             }
         )
-    record("cost_of_facts", pd.DataFrame(rows))
+    record("cost_of_records", pd.DataFrame(rows))
 
 
 def cost_of_determinism(quick: bool) -> None:
@@ -212,13 +221,10 @@ def cost_of_determinism(quick: bool) -> None:
         for precision in ("fp32", "bf16"):
             config = replace(CONFIG, backbone=network, image_size=size, precision=precision)
             config = replace(config, batch_size=32, augmentation="released")
-            step = our_step(config, random_images(32, size))
-
-            def deterministic(step=step):
-                with deterministic_algorithms(True):
-                    step()
-
-            seconds = in_turns({"any": step, "deterministic": deterministic}, 5 if quick else 15)
+            images = random_images(32, size)
+            variants = {"any": our_epoch(config, images)}
+            variants["deterministic"] = our_epoch(replace(config, deterministic=True), images)
+            seconds = in_turns(variants, 5 if quick else 15)
             table = compared(seconds, "any", 32).query("variant == 'deterministic'")
             tables.append(table.assign(network=network, pixels=size, precision=precision, batch=32))
     record("cost_of_determinism", pd.concat(tables))
@@ -234,7 +240,7 @@ def share_of_loading(quick: bool) -> None:
         # The faster the rest, the larger the share of reading.
         config = replace(CONFIG, backbone=network, image_size=size, precision="bf16")
         config = replace(config, batch_size=32)
-        epoch, spent = our_step(config, stored_images(number, size)), []
+        epoch, spent = our_epoch(config, stored_images(number, size)), []
 
         def timed(images, positions, spent=spent):
             started = time.perf_counter()  # also waiting for the disk is reading

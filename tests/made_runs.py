@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nlalib.data.labels import expressions
-from nlalib.report.frame import COLUMNS, SETTING
+from nlalib.report.frame import RESULT_COLUMNS, SETTING
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 
@@ -83,7 +83,7 @@ def results_of(values: dict[str, list[float]], **setting) -> pd.DataFrame:
         "label_source": "rule",
         **setting,
     }
-    return pd.DataFrame(rows).assign(**fixed)[COLUMNS]
+    return pd.DataFrame(rows).assign(**fixed)[RESULT_COLUMNS]
 
 
 RESULTS = results_of({"ce": [0.70, 0.72, 0.77], "nla": [0.75, 0.74, 0.83]})

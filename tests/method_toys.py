@@ -20,7 +20,7 @@ def blobs(samples: int = 240, seed: int = 0):
 
 
 def train(method, model, features, truth, training_set, steps=80, lr=0.05, feature_map=None):
-    """Full batches; returns the facts of the last step."""
+    """Full batches; returns the records of the last step."""
     optimizer = torch.optim.Adam([*model.parameters(), *method.parameters()], lr=lr)
     for step in range(steps):
         logits = model(features)
@@ -39,10 +39,10 @@ def train(method, model, features, truth, training_set, steps=80, lr=0.05, featu
             candidates=training_set.candidates,
         )
         optimizer.zero_grad()
-        loss, facts = method(output)
+        loss, records = method(output)
         loss.backward()
         optimizer.step()
-    return facts
+    return records
 
 
 def learn_from_three_votes(name: str, **settings) -> tuple[float, float, float]:

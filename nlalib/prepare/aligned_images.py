@@ -133,9 +133,9 @@ def align_images(
                 records += block
                 if report and len(records) // _REPORTED > (len(records) - len(block)) // _REPORTED:
                     report(f"aligned {len(records):,} of {len(rows):,} images")
-        facts = pd.DataFrame(records, index=rows.index)
-        facts[LANDMARK_COLUMNS] = np.array(facts["points"].tolist(), float).reshape(-1, 10)
-        table = rows.join(facts).astype({"score": "float64"})[REPORT_COLUMNS]
+        found = pd.DataFrame(records, index=rows.index)
+        found[LANDMARK_COLUMNS] = np.array(found["points"].tolist(), float).reshape(-1, 10)
+        table = rows.join(found).astype({"score": "float64"})[REPORT_COLUMNS]
         write_atomically(output / REPORT_FILE, lambda file: table.to_csv(file, index=False))
     return table
 
@@ -166,12 +166,12 @@ class _Batch:
         except UndecodableImage:
             reason = UNDECODABLE
         else:
-            crop, facts = self.crop(np.asarray(image.convert("RGB")), points)
-            record = {"source": source} | facts
+            crop, outcome = self.crop(np.asarray(image.convert("RGB")), points)
+            record = {"source": source} | outcome
             write_atomically(target, lambda file: _save(file, crop, target.suffix, record))
             return record
         target.unlink(missing_ok=True)  # An earlier batch may have had a sound source.
-        return _facts(FAILED, reason)
+        return _outcome(FAILED, reason)
 
     def state(self, path: str, points: np.ndarray) -> str:
         """Say what an image is made from; another text means that it must be made again."""
@@ -197,10 +197,10 @@ class _Batch:
         if np.isfinite(points).all():
             try:
                 crop, _ = align_face(image, points, size=self.size)
-                return crop, _facts(self.landmarks, "", score, points / extent)
+                return crop, _outcome(self.landmarks, "", score, points / extent)
             except ValueError:
                 reason = NO_TRIANGLE
-        return whole_image(image, self.size), _facts(FALLBACK, reason, score)
+        return whole_image(image, self.size), _outcome(FALLBACK, reason, score)
 
 
 def whole_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -268,7 +268,7 @@ def _check_settings(output: Path, size: int, landmarks: str) -> None:
         )
 
 
-def _facts(outcome: str, reason: str, score: float | None = None, points=None) -> dict:
+def _outcome(outcome: str, reason: str, score: float | None = None, points=None) -> dict:
     points = np.full((5, 2), np.nan) if points is None else np.round(points, 6)
     points = [None if np.isnan(value) else value for value in points.ravel().tolist()]
     return {"outcome": outcome, "reason": reason, "score": score, "points": points}

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from skimage.transform import AffineTransform, SimilarityTransform
 
-METHODS = ("similarity", "affine")
+_TRANSFORMS = ("similarity", "affine")
 
 # The five points that ArcFace's preparation puts into a crop of 112 x 112 pixels (insightface,
 # `arcface_dst` in face_align.py): eyes, nose, corners of the mouth.
@@ -212,8 +212,8 @@ def align_face(
     ValueError
         For an unknown method, an image of another kind, or points that define no transform.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    if method not in _TRANSFORMS:
+        raise ValueError(f"unknown method {method!r}; known are {', '.join(_TRANSFORMS)}")
     estimate = similarity_transform if method == "similarity" else affine_transform
     transform = estimate(three_landmarks(points), np.asarray(template) * size)
     return warp_image(image, transform, size), transform(np.asarray(points, dtype=np.float64))

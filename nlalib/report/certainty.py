@@ -108,7 +108,7 @@ def paired_differences(
     Parameters
     ----------
     results : pandas.DataFrame
-        Long form, columns `nlalib.report.frame.COLUMNS`, of one study or several.
+        Long form, columns `nlalib.report.frame.RESULT_COLUMNS`, of one study or several.
     metric, selection : str
     reference : str
         A method. Where it was run with several settings, the plain one counts.

@@ -22,7 +22,7 @@ from nlalib.metrics import (
     vote_metrics,
 )
 from nlalib.report.epoch_numbers import run_epoch_numbers
-from nlalib.report.frame import COLUMNS, SETTING
+from nlalib.report.frame import RESULT_COLUMNS, SETTING
 from nlalib.report.records import (
     KEPT_RULES,
     curve_rows,
@@ -47,7 +47,7 @@ def identity_columns(config: RunConfig, study: str) -> dict:
 
 
 def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return a run's results, one row a number (columns `COLUMNS`).
+    """Return a run's results, one row a number (columns `RESULT_COLUMNS`).
 
     "last" and "best_validation" pick one epoch, `selected_epoch` (counted from 0), and give all
     metrics of it. "last_five" is the mean over epochs, of overall and mean accuracy; "best_test"
@@ -86,7 +86,7 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
             rows.append((rule, name, record.curves.loc[epochs, f"test_{name}"].mean()))
     rows.append(("last", "training_seconds", record.curves["seconds"].sum()))
     table = pd.DataFrame(rows, columns=["selection", "metric", "value"])
-    return table.assign(**identity_columns(config, study))[COLUMNS]
+    return table.assign(**identity_columns(config, study))[RESULT_COLUMNS]
 
 
 def require_runs(study: Study) -> None:

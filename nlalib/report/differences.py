@@ -21,7 +21,7 @@ from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 
-COLUMNS = [
+DIFFERENCE_COLUMNS = [
     *("study", *SETTING, "reference", "selection", "metric", "primary"),
     *("n", "difference", "deviation", "low", "high", "p_seeds", "detectable", "p_equivalent"),
     *("images_low", "images_high", "p_images", "crossed_low", "crossed_high"),
@@ -63,7 +63,7 @@ def study_differences(
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`: as `paired_differences`; `primary`, whether the study declared the
+        Columns `DIFFERENCE_COLUMNS`: as `paired_differences`; `primary`, whether the study declared the
         contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
         `p_images`, see `bootstrap_interval`; `crossed_low`, `crossed_high` and
         `probability_better` of `crossed_bootstrap` (NaN with one seed); `p_seeds_holm` and
@@ -75,7 +75,7 @@ def study_differences(
     )
     compared = runs.groupby(CONDITION)["method"].agg(set)
     if not any(reference in methods and len(methods) > 1 for methods in compared):
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=DIFFERENCE_COLUMNS)
     parts = [
         paired_differences(results, metric, selection, reference)
         for selection in KEPT_RULES
@@ -92,7 +92,7 @@ def study_differences(
     families = table["selection"].where(~table["primary"], "primary")
     for name in ("p_seeds", "p_images"):
         table[f"{name}_holm"] = table.groupby(families)[name].transform(holm)
-    return table[COLUMNS]
+    return table[DIFFERENCE_COLUMNS]
 
 
 def _study_bootstrap(runs: pd.DataFrame, study: str, reference: str, seed: int) -> pd.DataFrame:

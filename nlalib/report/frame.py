@@ -22,7 +22,7 @@ SETTING = [
     "noise_rate",
     "imbalance_factor",
 ]
-COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
+RESULT_COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:
     Parameters
     ----------
     results : pandas.DataFrame
-        Long form, columns `COLUMNS`.
+        Long form, columns `RESULT_COLUMNS`.
     metric, selection : str
 
     Returns

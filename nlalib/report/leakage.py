@@ -18,7 +18,7 @@ from nlalib.prepare.duplicates import (
 from nlalib.report.studies import read_study
 from nlalib.training.config import RunConfig
 
-METRICS = (
+_METRICS = (
     "overall_accuracy",
     "mean_accuracy",
     "worst_class_recall",
@@ -99,11 +99,11 @@ def _compare(predictions: pd.DataFrame, leaked: list[str], run: RunConfig) -> di
     values: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
     for ending, part in parts.items():
         if part.empty:
-            found = dict.fromkeys(METRICS, float("nan"))
+            found = dict.fromkeys(_METRICS, float("nan"))
         else:
             given = part["label"].to_numpy(), part[columns].to_numpy()
             found = classification_metrics(*given, run.num_classes)
-        values |= {f"{metric}{ending}": found[metric] for metric in METRICS}
+        values |= {f"{metric}{ending}": found[metric] for metric in _METRICS}
     return values
 
 

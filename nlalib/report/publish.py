@@ -23,7 +23,7 @@ from nlalib.report.records import (
     kept_runs,
     predictions_file,
     predictions_of,
-    write_predictions,
+    write_prediction_table,
 )
 from nlalib.report.studies import Study, read_study
 from nlalib.report.words import difference_in_words
@@ -69,7 +69,7 @@ def collect(config: str, so_far: bool = False) -> None:
         tables[CANDIDATES_TABLE] = study_candidates(study)
     write_tables(study, tables)
     predictions = predictions_of(study.runs.values(), study.name)
-    write_predictions(predictions, study.folder / PREDICTIONS)
+    write_prediction_table(predictions, study.folder / PREDICTIONS)
 
 
 def keep(config: str) -> None:
@@ -87,7 +87,7 @@ def keep(config: str) -> None:
     # Both are read before either is written, as they may be made of what was kept before.
     predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)
     predictions_file(study.name).parent.mkdir(parents=True, exist_ok=True)
-    write_predictions(predictions, predictions_file(study.name))
+    write_prediction_table(predictions, predictions_file(study.name))
     write_atomically(
         epochs_file(study.name), lambda path: epochs.round(6).to_csv(path, index=False)
     )

@@ -124,7 +124,7 @@ def predictions_of(configs: Iterable[RunConfig], study: str) -> pd.DataFrame:
     return joined.astype({"run_id": "category", "image_id": "category"})
 
 
-def write_predictions(predictions: pd.DataFrame, path: Path) -> None:
+def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:
     """Write the table of `predictions_of`, about 50 kilobytes for 3,500 images of an epoch."""
     write_atomically(
         path, lambda unfinished: predictions.to_parquet(unfinished, index=False, compression="zstd")

@@ -23,7 +23,7 @@ from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import resolve, runs_folder
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
-RESULTS_VERSION = 1
+_RESULTS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class RunConfig(RunParameters):
         if self.candidate_scores:
             kept["scores"] = file_digest(resolve(self.candidate_scores))
         weights = self.initialisation.rpartition("@")[2]
-        return {**kept, "initialisation": weights, "results_version": RESULTS_VERSION}
+        return {**kept, "initialisation": weights, "results_version": _RESULTS_VERSION}
 
     @property
     def settings(self) -> str:

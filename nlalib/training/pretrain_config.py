@@ -15,7 +15,7 @@ from nlalib.parameters import RunParameters, parameter
 from nlalib.training.config import of_aligned_images
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
-RESULTS_VERSION = 1
+_RESULTS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PretrainConfig(RunParameters):
     def identity(self) -> dict:
         """What changes the result: the parameters without places and devices."""
         aligned = of_aligned_images(self.data)
-        return {**self.of_identity, **aligned, "results_version": RESULTS_VERSION}
+        return {**self.of_identity, **aligned, "results_version": _RESULTS_VERSION}
 
     @property
     def label(self) -> str:

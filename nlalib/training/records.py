@@ -20,7 +20,7 @@ def write_samples(folder: Path, index: pd.DataFrame) -> None:
 
 def epoch_file(folder: Path, epoch: int) -> Path:
     """Return where one epoch's records lie until the finished run joins them."""
-    return folder / "facts" / f"{epoch:04d}.parquet"
+    return folder / "records" / f"{epoch:04d}.parquet"
 
 
 def write_epoch_records(folder: Path, epoch: int, image_ids: np.ndarray, records: dict) -> None:
@@ -37,6 +37,8 @@ def check_epoch_records(folder: Path, epochs: int, rows: int) -> None:
     ValueError
         If a file of them is lost, damaged or not of `rows` rows.
     """
+    if (folder / "facts").is_dir():  # as the folder was called before
+        (folder / "facts").rename(folder / "records")
     for epoch in range(epochs):
         file = epoch_file(folder, epoch)
         try:

@@ -280,6 +280,6 @@ def _already_done(config: RunParameters, report: Callable[[str], None]) -> None:
 
 def _remove_what_resumes(folder: Path) -> None:
     """Remove from a finished run's folder what only a resumption needs."""
-    shutil.rmtree(folder / "facts", ignore_errors=True)
+    shutil.rmtree(folder / "records", ignore_errors=True)
     for left in [folder / "checkpoint.pt", *folder.glob(".*.unfinished")]:
         left.unlink(missing_ok=True)

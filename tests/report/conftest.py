@@ -23,8 +23,8 @@ def project(tmp_path, monkeypatch):
     for module in (frame, publish, readme, records):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
-    facts = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
-    monkeypatch.setattr(collect, "run_epoch_numbers", lambda config, index: facts)
+    numbers = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})
+    monkeypatch.setattr(collect, "run_epoch_numbers", lambda config, index: numbers)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "tiny.yaml").write_text(STUDY)
 

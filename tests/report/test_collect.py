@@ -11,8 +11,8 @@ from made_runs import LABELS, study_of, write_run
 from nlalib.metrics import classification_metrics, vote_metrics
 from nlalib.report import collect, records
 from nlalib.report.collect import finished_part, run_rows, study_epochs, study_table
-from nlalib.report.frame import COLUMNS, SETTING
-from nlalib.report.records import predictions_of, read_record, write_predictions
+from nlalib.report.frame import RESULT_COLUMNS, SETTING
+from nlalib.report.records import predictions_of, read_record, write_prediction_table
 from nlalib.training.config import RunConfig
 
 CONFIG = RunConfig(epochs=4, noise_rate=0.1)
@@ -32,7 +32,7 @@ def runs(tmp_path, monkeypatch):
 def test_rows_of_a_run_by_hand(runs):
     write_run(CONFIG, HITS, validation=VALIDATION)
     rows = run_rows(CONFIG, "tiny")
-    assert list(rows.columns) == COLUMNS
+    assert list(rows.columns) == RESULT_COLUMNS
     found = {(row.selection, row.metric): row.value for row in rows.itertuples()}
     assert len(found) == len(rows)
     share = [hit.mean() for hit in HITS]
@@ -168,7 +168,7 @@ def test_a_run_whose_folder_is_gone_gives_the_same_table(runs, monkeypatch):
     assert set(epochs.query("metric == 'fitted_accuracy_given'")["value"]) == {0.5}
     assert set(epochs.query("metric == 'fitted_accuracy_given'")["epoch"]) == {3}
     file = records.predictions_file("tiny")
-    write_predictions(predictions_of(study.runs.values(), "tiny"), file)
+    write_prediction_table(predictions_of(study.runs.values(), "tiny"), file)
     assert file.stat().st_size < 100_000
     epochs.to_csv(records.epochs_file("tiny"), index=False)
     shutil.rmtree(CONFIG.folder)
@@ -177,6 +177,6 @@ def test_a_run_whose_folder_is_gone_gives_the_same_table(runs, monkeypatch):
     pd.testing.assert_frame_equal(again, epochs)
     # And once more from what was kept of what was kept.
     again = predictions_of(study.runs.values(), "tiny")
-    write_predictions(again, file.with_name("again.parquet"))
+    write_prediction_table(again, file.with_name("again.parquet"))
     one, other = map(pd.read_parquet, (file, file.with_name("again.parquet")))
     pd.testing.assert_frame_equal(one, other)

@@ -10,7 +10,7 @@ from made_runs import LABELS, study_of, write_run
 from nlalib.report import collect, records
 from nlalib.report.certainty import detectable_difference, holm
 from nlalib.report.collect import study_table
-from nlalib.report.differences import COLUMNS, hits_on_test, study_differences
+from nlalib.report.differences import DIFFERENCE_COLUMNS, hits_on_test, study_differences
 from nlalib.report.frame import SETTING
 from nlalib.training.config import RunConfig
 
@@ -41,7 +41,7 @@ def study(runs):
 
 def test_differences_of_a_study(study):
     table = study_differences(study, study_table(study))
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == DIFFERENCE_COLUMNS
     assert len(table) == 2 * 2 * 2 * 2  # methods, rates, selections, accuracies
     assert not table.duplicated([*SETTING, "selection", "metric"]).any()
     nla = table.query("method == 'nla'")
@@ -106,5 +106,5 @@ def test_study_without_the_reference_has_no_rows(runs):
     nla = RunConfig(method="nla", epochs=1)
     write_run(nla, [LABELS == 0])
     table = study_differences(study_of(nla), study_table(study_of(nla)))
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == DIFFERENCE_COLUMNS
     assert table.empty

@@ -5,7 +5,7 @@ import pytest
 from made_runs import RESULTS, results_of
 
 from nlalib.report.frame import (
-    COLUMNS,
+    RESULT_COLUMNS,
     headline,
     markdown,
     percent,
@@ -59,7 +59,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     # Written before there was the column.
     RESULTS.drop(columns="settings").to_csv(path, index=False)
     old = read_table(path)
-    assert list(old.columns) == COLUMNS
+    assert list(old.columns) == RESULT_COLUMNS
     assert set(old["settings"]) == {""}
 
 

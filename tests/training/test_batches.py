@@ -47,10 +47,10 @@ def test_a_run_records_what_it_has_seen_and_nothing_else(loaded, tmp_path, monke
     config = replace(config, sampler="balanced", backbone="resnet10_narrow16_stride2")
     index, images = loaded(config)
     folder = train(config, index, images)
-    facts = pd.read_parquet(folder / "naw.parquet")
+    records = pd.read_parquet(folder / "naw.parquet")
     labels = index.loc[index["part"] == "train", "label"].to_numpy()
     metrics = pd.read_csv(folder / "metrics.csv")
-    for epoch, rows in facts.groupby("epoch"):
+    for epoch, rows in records.groupby("epoch"):
         seen = set(drawn(config.seed, epoch, labels))
         assert 0 < len(seen) < len(labels)
         assert rows["p_gt"].notna().tolist() == [n in seen for n in range(len(labels))]

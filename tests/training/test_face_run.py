@@ -107,6 +107,6 @@ def test_precision_order_of_channels_and_compilation_are_for_this_network_too(da
 def test_two_processes_train_it(data, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = train(replace(FACE, epochs=1, processes=2, batch_size=60), *data)
-    facts = pd.read_parquet(folder / "naw.parquet")
-    assert len(facts) == (data[0]["part"] == "train").sum()
-    assert (facts["cross_entropy"] > 0).all()
+    records = pd.read_parquet(folder / "naw.parquet")
+    assert len(records) == (data[0]["part"] == "train").sum()
+    assert (records["cross_entropy"] > 0).all()

@@ -92,7 +92,7 @@ def test_a_notebook_shows_the_line_alone_and_still_fails():
 def test_lost_and_short_records_are_seen_when_resuming(data, damage, cause):
     with pytest.raises(Interrupted):
         train(TINY, *data, report=interrupt_after(1))
-    damage(TINY.folder / "facts" / "0000.parquet")
+    damage(TINY.folder / "records" / "0000.parquet")
     lines = []
     with pytest.raises(ValueError, match=rf"records of epoch 1, .*{cause}.* Delete .*anew"):
         train(TINY, *data, report=lines.append)

@@ -124,7 +124,7 @@ def test_weights_are_those_of_one_process(both):
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5)
 
 
-def test_facts_of_each_sample_come_from_all_processes(both):
+def test_records_of_each_sample_come_from_all_processes(both):
     one, two = (pd.read_parquet(folder / "naw.parquet") for folder in both)
     pd.testing.assert_frame_equal(one, two, rtol=1e-3, atol=1e-5)
     assert one["p_gt"].std() > 0.001
@@ -173,8 +173,8 @@ def test_run_of_two_processes_from_a_notebook(tmp_path, monkeypatch, data):
     assert lines[1].startswith("nla seed 0: epoch 1/1, loss")
     assert len(lines) == 2
     assert (folder / "done").exists()
-    facts = pd.read_parquet(folder / "naw.parquet")
-    assert facts["image_id"].tolist() == data[0].query("part == 'train'")["image_id"].tolist()
+    records = pd.read_parquet(folder / "naw.parquet")
+    assert records["image_id"].tolist() == data[0].query("part == 'train'")["image_id"].tolist()
 
 
 def test_a_part_of_the_stored_images_is_not_taken_for_the_whole(tmp_path):

@@ -1,4 +1,4 @@
-"""One training run: it resumes bit by bit, records consistent facts, and no option is idle."""
+"""One training run: it resumes bit by bit, its records are consistent, and no option is idle."""
 
 import copy
 import errno
@@ -136,40 +136,42 @@ def test_failure_before_the_end_leaves_no_done(data, runs, monkeypatch):
     assert (config.folder / "done").exists()
 
 
-def test_facts_are_of_each_training_image_at_each_epoch(finished, data):
-    facts, index = pd.read_parquet(finished / "naw.parquet"), data[0]
+def test_records_are_of_each_training_image_at_each_epoch(finished, data):
+    records, index = pd.read_parquet(finished / "naw.parquet"), data[0]
     names = index.loc[index["part"] == "train", "image_id"].tolist()
-    assert facts["image_id"].tolist() == names * TINY.epochs
-    assert facts["epoch"].tolist() == [e for e in range(TINY.epochs) for _ in names]
-    assert list(facts.columns[2:]) == ["p_gt", "p_nn", "predicted", "cross_entropy", "weight"]
+    assert records["image_id"].tolist() == names * TINY.epochs
+    assert records["epoch"].tolist() == [e for e in range(TINY.epochs) for _ in names]
+    assert list(records.columns[2:]) == ["p_gt", "p_nn", "predicted", "cross_entropy", "weight"]
 
 
-def test_facts_agree_with_each_other(finished):
-    facts = pd.read_parquet(finished / "naw.parquet")
-    np.testing.assert_allclose(facts["cross_entropy"], -np.log(facts["p_gt"]), rtol=1e-4, atol=1e-5)
-    assert ((facts["p_gt"] + facts["p_nn"]) <= 1 + 1e-5).all()
+def test_records_agree_with_each_other(finished):
+    records = pd.read_parquet(finished / "naw.parquet")
+    np.testing.assert_allclose(
+        records["cross_entropy"], -np.log(records["p_gt"]), rtol=1e-4, atol=1e-5
+    )
+    assert ((records["p_gt"] + records["p_nn"]) <= 1 + 1e-5).all()
     # Of seven classes, the largest of the other six holds at least a sixth of the rest.
-    assert (facts["p_nn"] >= (1 - facts["p_gt"]) / 6 - 1e-6).all()
-    accuracy = (facts["p_gt"] >= facts["p_nn"]).groupby(facts["epoch"]).mean()
+    assert (records["p_nn"] >= (1 - records["p_gt"]) / 6 - 1e-6).all()
+    accuracy = (records["p_gt"] >= records["p_nn"]).groupby(records["epoch"]).mean()
     np.testing.assert_allclose(read_metrics(finished)["train_accuracy"], accuracy)
 
 
-def test_facts_stand_beside_their_own_image(data, runs):
-    """One batch of all images, unchanged: a first pass outside the loop gives the same facts."""
+def test_records_stand_beside_their_own_image(data, runs):
+    """One batch of all images, unchanged: a first pass outside the loop gives the same records."""
     index, images = data
     config = replace(TINY, epochs=1, batch_size=200, augmentation="none", method="ce")
-    facts = pd.read_parquet(train(config, index, images) / "naw.parquet").set_index("image_id")
+    records = pd.read_parquet(train(config, index, images) / "naw.parquet").set_index("image_id")
     positions = np.flatnonzero(index["part"] == "train")
     network = build_model(config.backbone, 7, config.seed).train()
     with torch.no_grad():
         rows = network(normalise(to_tensor(images[positions]))).logits.softmax(dim=1).tolist()
     for position, row in zip(positions, rows, strict=True):
         label = row.pop(index["label"][position])
-        fact = facts.loc[index["image_id"][position]]
-        assert (fact["p_gt"], fact["p_nn"]) == pytest.approx((label, max(row)), abs=1e-4)
+        record = records.loc[index["image_id"][position]]
+        assert (record["p_gt"], record["p_nn"]) == pytest.approx((label, max(row)), abs=1e-4)
         if abs(label - max(row)) > 1e-3:
-            assert (fact["predicted"] == index["label"][position]) == (label > max(row))
-    assert facts["p_gt"].std() > 0.01
+            assert (record["predicted"] == index["label"][position]) == (label > max(row))
+    assert records["p_gt"].std() > 0.01
 
 
 def test_predictions_are_kept_of_epochs_that_a_rule_may_still_pick():
@@ -271,7 +273,7 @@ def test_run_stopped_after_an_epoch_ends_with_the_same_bits(finished, data, runs
         train(TINY, *data, report=stop)
     assert not (TINY.folder / "done").exists()
     # What a process leaves that is killed while it writes.
-    (TINY.folder / "facts" / ".0001.parquet.1.unfinished").write_text("half")
+    (TINY.folder / "records" / ".0001.parquet.1.unfinished").write_text("half")
     (TINY.folder / ".checkpoint.pt.1.unfinished").write_text("half")
     torch.manual_seed(epoch)  # no global state takes part
     np.random.seed(epoch)  # noqa: NPY002
@@ -297,8 +299,8 @@ def test_finished_run_is_not_repeated(finished, data, monkeypatch):
 def test_finished_run_is_cleared_of_what_a_kill_just_after_done_left(finished, data, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(finished.parent))
     before = {path.name for path in finished.iterdir()}
-    (finished / "facts").mkdir()
-    for name in ("checkpoint.pt", "facts/0000.parquet", ".naw.parquet.1.unfinished"):
+    (finished / "records").mkdir()
+    for name in ("checkpoint.pt", "records/0000.parquet", ".naw.parquet.1.unfinished"):
         (finished / name).touch()
     train(TINY, *data)
     assert {path.name for path in finished.iterdir()} == before
@@ -325,7 +327,7 @@ def test_run_killed_at_random_moments_ends_with_the_same_bits(finished, data, ru
     assert not (TINY.folder / "checkpoint.pt").exists()
 
     def epochs_begun() -> int:
-        return len(list((TINY.folder / "facts").glob("*.parquet")))
+        return len(list((TINY.folder / "records").glob("*.parquet")))
 
     while not (TINY.folder / "done").exists():
         process = context.Process(target=train_in_a_process, args=(TINY, runs, *data))

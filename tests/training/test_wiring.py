@@ -46,7 +46,7 @@ class Listening(nn.Module):
 
 
 class Noting(Method):
-    """Cross-entropy that keeps what is said beside the images; its fact is the sample's number."""
+    """Cross-entropy that keeps what is said beside the images; its record is its number."""
 
     heard: "Heard"
     needs = ("votes",)
@@ -66,7 +66,7 @@ class Heard:
     images: list
     batches: list
     rates: list
-    facts: pd.DataFrame | None = None
+    records: pd.DataFrame | None = None
     first_weights: dict | None = None
 
     @property
@@ -111,7 +111,7 @@ def heard(loaded, tmp_path_factory):
             folder = train(config, index, images)
         finally:
             hook.remove()
-        heard.facts = pd.read_parquet(folder / "naw.parquet")
+        heard.records = pd.read_parquet(folder / "naw.parquet")
         heard.others = [build_model("listening", 7, seed).state_dict() for seed in (SEED, 0)]
     return heard
 
@@ -173,9 +173,9 @@ def test_the_rate_follows_one_cycle_step_by_step(heard):
     assert heard.rates == pytest.approx(wanted)
 
 
-def test_recorded_facts_stand_beside_their_image_and_epoch(heard):
+def test_records_stand_beside_their_image_and_epoch(heard):
     ids = heard.index["image_id"].to_numpy()[heard.training]
-    assert len(heard.facts) == EPOCHS * len(ids)
-    for epoch, facts in heard.facts.groupby("epoch"):
+    assert len(heard.records) == EPOCHS * len(ids)
+    for epoch, records in heard.records.groupby("epoch"):
         assert epoch in range(EPOCHS)
-        assert np.array_equal(ids[facts["number"].astype(int)], facts["image_id"])
+        assert np.array_equal(ids[records["number"].astype(int)], records["image_id"])
