@@ -6,7 +6,6 @@ class Run(Parameters):
 """
 
 import ast
-import difflib
 import hashlib
 import json
 import re
@@ -16,48 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nlalib.files import locked
+from nlalib.names import refuse_unknown
 from nlalib.paths import runs_folder
-
-# What others' code calls our parameters, where no letters in common lead to the right name.
-OTHER_NAMES = {
-    "learning_rate": "lr",
-    "lr_init": "lr",
-    "base_lr": "lr",
-    "bs": "batch_size",
-    "batchsize": "batch_size",
-    "train_batch_size": "batch_size",
-    "num_epochs": "epochs",
-    "n_epochs": "epochs",
-    "max_epochs": "epochs",
-    "wd": "weight_decay",
-    "optim": "optimizer",
-    "scheduler": "lr_schedule",
-    "arch": "backbone",
-    "model": "backbone",
-    "network": "backbone",
-    "loss": "method",
-    "pretrained": "initial_weights",
-    "checkpoint": "initial_weights",
-    "weights": "initial_weights",
-    "img_size": "image_size",
-    "input_size": "image_size",
-    "resolution": "image_size",
-    "root": "data_root",
-    "data_dir": "data_root",
-    "data_path": "data_root",
-    "raf_path": "data_root",
-    "label_path": "label_file",
-    "noise": "noise_rate",
-    "noise_ratio": "noise_rate",
-    "n_classes": "num_classes",
-    "num_class": "num_classes",
-    "random_seed": "seed",
-    "gpu": "device",
-    "num_gpus": "processes",
-    "amp": "precision",
-    "fp16": "precision",
-    "val_split": "held_out",
-}
 
 
 def parameter(
@@ -230,17 +189,6 @@ def _how_to_write(name: str, value, expected: type) -> str:
     if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value, re.IGNORECASE):
         return f"; for papermill, -p {name} {value} gives a number, where -r gives text"
     return ""
-
-
-def refuse_unknown(given, known, what: str) -> None:
-    """Raise ValueError if a name in `given` is not `known`, and suggest the one that is meant."""
-    for name in given:
-        if name not in known:
-            ours = OTHER_NAMES.get(str(name).lower())
-            near = difflib.get_close_matches(str(name), known, n=1)
-            meant = [ours] if ours in known else near
-            hint = f"did you mean {meant[0]!r}?" if meant else f"known are {', '.join(known)}"
-            raise ValueError(f"unknown {what} {name!r}; {hint}")
 
 
 def parameters_in_cells(history: list[str], expected: Collection[str]) -> list[str] | None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from nlalib.methods.settings import Setting
+from nlalib.names import named
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,4 @@ def make_method(name: str, settings: dict | None = None) -> Method:
     ValueError
         For an unknown method, a setting that it does not have, or a value out of its range.
     """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
-    return METHODS[name](**(settings or {}))
+    return named(METHODS, name, "method")(**(settings or {}))

@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from nlalib.names import named
+
 _SMALLEST_IMAGE = 16  # pixels; a network of five strides has a place left
 
 
@@ -81,8 +83,7 @@ def build_model(backbone: str, num_classes: int, seed: int) -> nn.Module:
     ValueError
         For an unknown backbone, with the list of the known.
     """
-    if backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone {backbone!r}; known are {', '.join(BACKBONES)}")
+    build = named(BACKBONES, backbone, "backbone").build
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BACKBONES[backbone].build(num_classes=num_classes)
+        return build(num_classes=num_classes)

@@ -6,6 +6,7 @@ seconds, and most runs need no transformer.
 
 from typing import TYPE_CHECKING
 
+from nlalib.names import named
 from nlalib.networks.registry import register_backbone
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def build_vit(num_classes: int, size: str = "vit_tiny_patch6") -> "FaceTransform
     """
     from nlalib.networks.face_transformer import FaceTransformer
 
-    if size not in VIT_SIZES:
-        raise ValueError(f"unknown size {size!r}; known are {', '.join(VIT_SIZES)}")
-    return FaceTransformer(num_classes, **VIT_SIZES[size])
+    return FaceTransformer(num_classes, **named(VIT_SIZES, size, "size"))
 
 
 for _name, _size in VIT_SIZES.items():

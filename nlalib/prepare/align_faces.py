@@ -17,6 +17,7 @@ import pandas as pd
 
 from nlalib.data.sets import SETS
 from nlalib.files import write_atomically
+from nlalib.names import named
 from nlalib.paths import display_path, resolve
 from nlalib.prepare.aligned_images import FAILED, LANDMARK_SOURCES, REPORT_FILE, align_images
 
@@ -44,9 +45,7 @@ def align_set(
     FileNotFoundError, ValueError, RuntimeError
         As the set's reader and `align_images`.
     """
-    if dataset not in SETS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(SETS)}")
-    images = SETS[dataset].to_align(Path(root))
+    images = named(SETS, dataset, "data set").to_align(Path(root))
     table = align_images(images, root, output_folder, size, landmarks, report)
     copy_labels(dataset, root, output_folder)
     return table

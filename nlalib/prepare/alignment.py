@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from skimage.transform import AffineTransform, SimilarityTransform
 
-_TRANSFORMS = ("similarity", "affine")
+from nlalib.names import named
 
 # The five points that ArcFace's preparation puts into a crop of 112 x 112 pixels (insightface,
 # `arcface_dst` in face_align.py): eyes, nose, corners of the mouth.
@@ -123,6 +123,9 @@ def affine_transform(points: np.ndarray, template: np.ndarray) -> AffineTransfor
     return AffineTransform.from_estimate(_check_triangle(points), template)
 
 
+_TRANSFORMS = {"similarity": similarity_transform, "affine": affine_transform}
+
+
 def warp_image(
     image: np.ndarray,
     transform: AffineTransform,
@@ -212,9 +215,7 @@ def align_face(
     ValueError
         For an unknown method, an image of another kind, or points that define no transform.
     """
-    if method not in _TRANSFORMS:
-        raise ValueError(f"unknown method {method!r}; known are {', '.join(_TRANSFORMS)}")
-    estimate = similarity_transform if method == "similarity" else affine_transform
+    estimate = named(_TRANSFORMS, method, "method")
     transform = estimate(three_landmarks(points), np.asarray(template) * size)
     return warp_image(image, transform, size), transform(np.asarray(points, dtype=np.float64))
 

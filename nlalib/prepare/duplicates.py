@@ -204,7 +204,7 @@ def count_twins(splits: pd.Series, duplicates: Duplicates) -> pd.DataFrame:
 
 def leaked_test_images(
     index: pd.DataFrame,
-    images: Iterable[np.ndarray] | Duplicates,
+    duplicates: Duplicates,
     *,
     near: bool = True,
     split: str = "split",
@@ -215,9 +215,8 @@ def leaked_test_images(
     ----------
     index : pandas.DataFrame
         As `nlalib.data.index` describes, N rows.
-    images : iterable of numpy.ndarray, or Duplicates
-        The N images in the index's order (`nlalib.data.pixels.image_array` gives them), or what
-        `find_duplicates` found of them.
+    duplicates : Duplicates
+        What `find_duplicates` found of the N images, in the index's order.
     near : bool
         Whether near duplicates count, or identical pixels only.
     split : str
@@ -228,14 +227,12 @@ def leaked_test_images(
     list of str
         Their `image_id`, in the index's order.
     """
-    if not isinstance(images, Duplicates):
-        images = find_duplicates(take_fingerprints(images))
-    if len(images.groups) != len(index):
+    if len(duplicates.groups) != len(index):
         raise ValueError(
-            f"{len(images.groups)} images for {len(index)} rows of the index: give all images, "
+            f"{len(duplicates.groups)} images for {len(index)} rows of the index: give all images, "
             "in the index's order"
         )
-    has = has_twin(images, (index[split] == "train").to_numpy(), near=near)
+    has = has_twin(duplicates, (index[split] == "train").to_numpy(), near=near)
     return index.loc[has & (index[split] == "test").to_numpy(), "image_id"].tolist()
 
 

@@ -63,8 +63,8 @@ def study_differences(
     Returns
     -------
     pandas.DataFrame
-        Columns `DIFFERENCE_COLUMNS`: as `paired_differences`; `primary`, whether the study declared the
-        contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
+        Columns `DIFFERENCE_COLUMNS`: as `paired_differences`; `primary`, whether the study declared
+        the contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
         `p_images`, see `bootstrap_interval`; `crossed_low`, `crossed_high` and
         `probability_better` of `crossed_bootstrap` (NaN with one seed); `p_seeds_holm` and
         `p_images_holm`, corrected among the primary contrasts, both accuracies and rules together,

@@ -30,10 +30,11 @@ from skimage.filters import gaussian
 
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import TEST, TRAIN, load_dataset
+from nlalib.data.splits import TEST, load_dataset
 from nlalib.files import write_atomically
 from nlalib.methods import make_method
 from nlalib.metrics import classification_metrics, reliability_bins
+from nlalib.names import named
 from nlalib.report.collect import identity_columns, require_folders
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
@@ -80,13 +81,12 @@ def corrupt_images(
     ValueError
         For an unknown corruption or severity, or another number of ids than of images.
     """
-    if corruption not in SEVERITIES:
-        raise ValueError(f"unknown corruption {corruption!r}; known are {', '.join(SEVERITIES)}")
+    amounts = named(SEVERITIES, corruption, "corruption")
     if severity not in range(1, 6):
         raise ValueError(f"severity is {severity!r}; it is a whole number from 1 to 5")
     if len(image_ids) != len(images):
         raise ValueError(f"{len(image_ids)} ids for {len(images)} images; each image needs its own")
-    amount, side = SEVERITIES[corruption][severity - 1], images.shape[1]
+    amount, side = amounts[severity - 1], images.shape[1]
     values = images.astype(np.float32)
     means = values.mean(axis=(1, 2), keepdims=True)  # (N, 1, 1, 3)
     if corruption == "contrast":
@@ -137,8 +137,7 @@ def run_robustness(configs: list[RunConfig], index: pd.DataFrame, images, seed: 
     accelerator = make_accelerator(configs[0].device, configs[0].precision)
     positions = np.flatnonzero(index["part"] == TEST)
     test, test_images = index.iloc[positions], images[positions]
-    training_rows = index[index["part"] == TRAIN]
-    learners = {c.run_id: load_learner(c, training_rows).to(accelerator.device) for c in configs}
+    learners = {c.run_id: load_learner(c).to(accelerator.device) for c in configs}
     settings = [(CLEAN, 0), *((name, s) for name in SEVERITIES for s in range(1, 6))]
     rows = {run_id: [] for run_id in learners}
     for corruption, severity in settings:

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nlalib.parameters import checked_type, refuse_unknown
+from nlalib.names import refuse_unknown
+from nlalib.parameters import checked_type
 from nlalib.paths import ROOT, display_path, resolve, runs_folder
 from nlalib.training.config import RunConfig
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlalib.names import named
 from nlalib.networks.normalisation import normalise
 
 _DRAWS = 12  # uniform numbers for each sample and epoch
@@ -58,9 +59,7 @@ RECIPES = {
 
 def named_recipe(name: str) -> Recipe:
     """Return the recipe called `name`; ValueError with the list of names for another."""
-    if name not in RECIPES:
-        raise ValueError(f"unknown augmentation {name!r}; known are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return named(RECIPES, name, "augmentation")
 
 
 class EpochDraws:

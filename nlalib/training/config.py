@@ -19,6 +19,7 @@ from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.label_sources import MATCHED, RULE
 from nlalib.data.sets import SETS
 from nlalib.files import file_digest
+from nlalib.names import named
 from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import resolve, runs_folder
 
@@ -91,11 +92,8 @@ class RunConfig(RunParameters):
         from nlalib.training.augmentation import named_recipe
 
         named_recipe(self.augmentation)
-        if self.backbone not in BACKBONES:
-            raise ValueError(
-                f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}"
-            )
-        if refusal := BACKBONES[self.backbone].refusal(self.image_size):
+        backbone = named(BACKBONES, self.backbone, "backbone")
+        if refusal := backbone.refusal(self.image_size):
             raise ValueError(
                 f"image_size is {self.image_size}; the backbone {self.backbone} {refusal}"
             )

@@ -110,22 +110,32 @@ def make_learner(
     return Learner(model, method, config.view_order), targets
 
 
-def load_learner(config: RunConfig, training_rows: pd.DataFrame) -> Learner:
+def load_learner(config: RunConfig) -> Learner:
     """Return what a finished run learned, on the CPU and in evaluation mode.
 
-    Parameters
-    ----------
-    config : RunConfig
-    training_rows : pandas.DataFrame
-        The rows of the run's index whose part is "train".
+    Its data set is not needed.
     """
-    learner, _ = make_learner(
-        config, training_rows, build_model(config.backbone, config.num_classes, config.seed)
-    )
-    learner.model.load_state_dict(load_file(config.folder / "weights.safetensors"))
-    if (config.folder / "method.safetensors").exists():
-        learner.method.load_state_dict(load_file(config.folder / "method.safetensors"))
-    return learner.eval()
+    network = build_model(config.backbone, config.num_classes, config.seed)
+    network.load_state_dict(load_file(config.folder / "weights.safetensors"))
+    method = make_method(config.method, config.method_settings)
+    samples = pd.read_parquet(config.folder / "samples.parquet").query("part == 'train'")
+    labels = torch.from_numpy(samples["label"].to_numpy(np.int64, copy=True))
+    # What a method learns from shapes its heads, and no more is asked of it here.
+    of_all = torch.ones(len(labels), config.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        method.setup(
+            TrainingSet(
+                labels=labels,
+                num_classes=config.num_classes,
+                num_features=network.fc.in_features,
+                votes=of_all,
+                candidates=of_all.bool(),
+            )
+        )
+    own = config.folder / "method.safetensors"
+    if own.exists():
+        method.load_state_dict(load_file(own))
+    return Learner(network, method, config.view_order).eval()
 
 
 def make_optimizer(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
-from nlalib.data.splits import TEST, TRAIN, load_dataset
+from nlalib.data.splits import TEST, load_dataset
 from nlalib.files import write_table
 from nlalib.paths import runs_folder
 from nlalib.training.config import read_config
@@ -37,7 +37,7 @@ def write_scores(run_id: str) -> Path:
     index, _ = load_dataset(config.data)
     images = image_array(index, root=config.data.root, size=config.image_size)
     accelerator = make_accelerator(config.device, config.precision)
-    learner = load_learner(config, index[index["part"] == TRAIN])
+    learner = load_learner(config)
     positions = np.flatnonzero(index["part"] != TEST)
     scores = predict(learner.to(accelerator.device), images, positions, accelerator)
     table = pd.DataFrame(scores, columns=[f"p_{name}" for name in expressions(config.num_classes)])

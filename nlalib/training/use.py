@@ -11,22 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nlalib.data.image_files import eight_bits, open_image
 from nlalib.data.label_sources import RULE
 from nlalib.data.labels import expressions
 from nlalib.files import write_atomically
-from nlalib.methods import TrainingSet, make_method
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
-from nlalib.networks.registry import build_model
 from nlalib.paths import runs_folder
 from nlalib.prepare.alignment import align_face
 from nlalib.prepare.face_detector import find_face
 from nlalib.training.checkpoint import write_weights
 from nlalib.training.config import RunConfig, read_config
-from nlalib.training.learner import Learner
+from nlalib.training.learner import Learner, load_learner
 
 WARNING = (
     "A network of this study is no product: it was trained to compare methods on one set of "
@@ -66,26 +63,7 @@ def load_classifier(run_id: str) -> tuple[RunConfig, Classifier]:
         If there is no finished run of that name.
     """
     config = read_config(runs_folder() / run_id)
-    network = build_model(config.backbone, config.num_classes, config.seed)
-    network.load_state_dict(load_file(config.folder / "weights.safetensors"))
-    method = make_method(config.method, config.method_settings)
-    samples = pd.read_parquet(config.folder / "samples.parquet").query("part == 'train'")
-    labels = torch.from_numpy(samples["label"].to_numpy(np.int64, copy=True))
-    # What a method learns from shapes its heads, and no more is asked of it here.
-    of_all = torch.ones(len(labels), config.num_classes)
-    method.setup(
-        TrainingSet(
-            labels=labels,
-            num_classes=config.num_classes,
-            num_features=network.fc.in_features,
-            votes=of_all,
-            candidates=of_all.bool(),
-        )
-    )
-    own = config.folder / "method.safetensors"
-    if own.exists():
-        method.load_state_dict(load_file(own))
-    return config, Classifier(Learner(network, method, "joint")).eval()
+    return config, Classifier(load_learner(config)).eval()
 
 
 def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:

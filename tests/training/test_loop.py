@@ -215,7 +215,7 @@ def test_predictions_are_those_of_the_selected_epochs_and_give_the_metrics(finis
 def test_recorded_weights_give_the_last_predictions(finished, data, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(finished.parent))
     index, images = data
-    learner = load_learner(TINY, index[index["part"] == "train"])
+    learner = load_learner(TINY)
     positions = np.flatnonzero(index["part"] == "test")
     probabilities = predict(learner, images, positions, make_accelerator("cpu", "fp32"))
     predictions = pd.read_parquet(finished / "predictions.parquet").query(

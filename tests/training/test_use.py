@@ -48,7 +48,7 @@ def test_faces_are_judged_as_test_images_are(run):
     config, index, images = run
     _, classifier = use.load_classifier(config.run_id)
     positions = np.flatnonzero(index["part"] == "test")[:9]
-    learner = load_learner(config, index[index["part"] == "train"])
+    learner = load_learner(config)
     wanted = predict(learner, images, positions, make_accelerator("cpu", "fp32"))
     np.testing.assert_allclose(use.classify(classifier, images[positions]), wanted, atol=1e-5)
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlalib.names import named
+
 
 def diagonal_covariance(variance: float, axis_ratio: float) -> tuple[float, float]:
     """Return (s, c) of the covariance [[s, c], [c, s]] from the paper's two numbers.
@@ -102,9 +104,7 @@ def naw_variant(variant: "str | NAWVariant", **changes) -> NAWVariant:
         For a name that is not in `VARIANTS`.
     """
     if not isinstance(variant, NAWVariant):
-        if variant not in VARIANTS:
-            raise ValueError(f"unknown NAW variant {variant!r}; known are {', '.join(VARIANTS)}")
-        variant = VARIANTS[variant]
+        variant = named(VARIANTS, variant, "NAW variant")
     return replace(variant, **changes)
 
 
