@@ -103,9 +103,9 @@ def naw_variant(variant: "str | NAWVariant", **changes) -> NAWVariant:
     ValueError
         For a name that is not in `VARIANTS`.
     """
-    if not isinstance(variant, NAWVariant):
-        variant = named(VARIANTS, variant, "NAW variant")
-    return replace(variant, **changes)
+    if isinstance(variant, NAWVariant):
+        return replace(variant, **changes)
+    return replace(named(VARIANTS, variant, "NAW variant"), **changes)
 
 
 def label_and_nearest_negative(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
