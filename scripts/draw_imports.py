@@ -16,7 +16,10 @@ PICTURE = ROOT / "docs" / "imports.svg"
 WIDTH, ROW, BOX, HEIGHT = 760, 78, 150, 40  # pixels
 
 # Where a room stands in its row, as a share of the width, so that no arrow runs behind a room.
-CENTRES = {"training": 0.34, "data": 0.66, "parameters": 0.66, "files": 0.22, "paths": 0.44}
+CENTRES = {
+    **{"training": 0.34, "data": 0.66, "parameters": 0.66},
+    **{"files": 0.22, "names": 0.52, "paths": 0.44},
+}
 
 
 def layers() -> list[list[str]]:
