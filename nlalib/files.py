@@ -145,6 +145,11 @@ def write_json(path: Path, content: dict) -> None:
     write_atomically(path, lambda unfinished: unfinished.write_text(text))
 
 
+def write_csv(path: Path, table: pd.DataFrame, **options) -> None:
+    """Write `table`, without its row labels, as a CSV file, atomically."""
+    write_atomically(path, lambda unfinished: table.to_csv(unfinished, index=False, **options))
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write `table`, without its row labels, as a parquet file, atomically."""
     write_atomically(

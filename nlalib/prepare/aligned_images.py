@@ -35,7 +35,7 @@ from nlalib.data.index import LANDMARK_COLUMNS, POINT_COLUMNS
 from nlalib.data.sets.base import IMAGE_ENDINGS
 from nlalib.data.sets.fer2013_table import TABLE_MARK
 from nlalib.data.sets.rendered import RENDERED_MARK
-from nlalib.files import locked, write_atomically, write_json, writing
+from nlalib.files import locked, write_atomically, write_csv, write_json, writing
 from nlalib.prepare.alignment import TEMPLATE, align_face, warp_image
 from nlalib.prepare.face_detector import find_face
 
@@ -136,7 +136,7 @@ def align_images(
         found = pd.DataFrame(records, index=rows.index)
         found[LANDMARK_COLUMNS] = np.array(found["points"].tolist(), float).reshape(-1, 10)
         table = rows.join(found).astype({"score": "float64"})[REPORT_COLUMNS]
-        write_atomically(output / REPORT_FILE, lambda file: table.to_csv(file, index=False))
+        write_csv(output / REPORT_FILE, table)
     return table
 
 

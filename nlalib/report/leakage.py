@@ -5,7 +5,7 @@ import pandas as pd
 from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
 from nlalib.data.splits import load_dataset
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.metrics import classification_metrics
 from nlalib.paths import display_path, figures_folder
 from nlalib.prepare.audit import examine_images
@@ -113,8 +113,6 @@ def leakage(config: str) -> None:
     table = leakage_table([run for run in study.runs.values() if run.is_done])
     dataset = next(iter(study.runs.values())).dataset
     path = figures_folder() / f"02_{dataset}_leakage.csv"
-    write_atomically(
-        path, lambda unfinished: table.to_csv(unfinished, index=False, float_format="%.6g")
-    )
+    write_csv(path, table, float_format="%.6g")
     print(table.drop(columns="run_id").to_string(index=False, float_format="{:.4f}".format))
     print(f"wrote {display_path(path)}")

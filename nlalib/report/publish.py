@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
 from nlalib.report.collect import (
@@ -86,11 +86,8 @@ def keep(config: str) -> None:
     part = replace(study, runs=runs)
     # Both are read before either is written, as they may be made of what was kept before.
     predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)
-    predictions_file(study.name).parent.mkdir(parents=True, exist_ok=True)
     write_prediction_table(predictions, predictions_file(study.name))
-    write_atomically(
-        epochs_file(study.name), lambda path: epochs.round(6).to_csv(path, index=False)
-    )
+    write_csv(epochs_file(study.name), epochs.round(6))
     print(f"{study.name}: kept {len(runs)} of {len(study.runs)} runs")
 
 
@@ -113,10 +110,7 @@ def _side_tables(study: Study) -> list[str]:
 def write_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
     """Write tables to the study's folder, numbers to six decimals."""
     for name, table in tables.items():
-        write_atomically(
-            study.folder / f"{name}.csv",
-            lambda unfinished, table=table: table.round(6).to_csv(unfinished, index=False),
-        )
+        write_csv(study.folder / f"{name}.csv", table.round(6))
 
 
 def robustness(config: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import yaml
 
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.paths import ROOT
 from nlalib.report.claims import CONVERGED
 from nlalib.report.frame import headline, markdown, published_table
@@ -135,10 +135,7 @@ def readme_marks(section: str) -> tuple[str, str]:
 
 def readme() -> None:
     """Write results/claims.csv, and `MADE_SECTIONS` into their files, each between its marks."""
-    claims = ledger().round(6)
-    write_atomically(
-        ROOT / "results" / "claims.csv", lambda unfinished: claims.to_csv(unfinished, index=False)
-    )
+    write_csv(ROOT / "results" / "claims.csv", ledger().round(6))
     for file, sections in MADE_SECTIONS.items():
         path = ROOT / file
         text = path.read_text()

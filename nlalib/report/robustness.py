@@ -31,7 +31,7 @@ from skimage.filters import gaussian
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, load_dataset
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.methods import make_method
 from nlalib.metrics import classification_metrics, reliability_bins
 from nlalib.names import named
@@ -202,10 +202,7 @@ def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> p
         for start in range(0, len(configs), _RUNS_AT_ONCE):
             some = configs[start : start + _RUNS_AT_ONCE]
             for run_id, table in run_robustness(some, index, images, seed).items():
-                write_atomically(
-                    study.runs[run_id].folder / name,
-                    lambda path, table=table: table.to_csv(path, index=False),
-                )
+                write_csv(study.runs[run_id].folder / name, table)
             report(f"corrupted images: {start + len(some)} of {len(configs)} runs")
     return _collect(study, lambda config: pd.read_csv(config.folder / name))
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nlalib.data.content import compare_content, record_content
 from nlalib.data.splits import HELD_OUT, TEST, TRAIN
-from nlalib.files import write_atomically, write_json
+from nlalib.files import write_csv, write_json
 from nlalib.parameters import RunParameters
 from nlalib.paths import display_path
 from nlalib.training.batches import DeviceImages
@@ -205,10 +205,7 @@ class ResumableRun:
         seconds = self.progress.seconds
         timing = pd.DataFrame({"epoch": metrics["epoch"], "seconds": seconds})
         for name, table in {"metrics": metrics, "timing": timing}.items():
-            write_atomically(
-                self.folder / f"{name}.csv",
-                lambda path, table=table: table.to_csv(path, index=False),
-            )
+            write_csv(self.folder / f"{name}.csv", table)
         done = {"run_id": self.config.run_id, "seconds": float(sum(seconds))}
         write_json(self.folder / "done", done)
         _remove_what_resumes(self.folder)

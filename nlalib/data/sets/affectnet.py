@@ -44,7 +44,7 @@ from nlalib.data.sets.base import (
     Published,
     tolerated_missing,
 )
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 
 if TYPE_CHECKING:
     from nlalib.data.choice import DataChoice
@@ -94,10 +94,7 @@ class AffectNet(DataSet):
         for path in [] if folder is None else [root / folder / name for name in CSV_FILES]:
             codes = pd.concat(read_csv(path, [CODE]))
             codes = codes.rename_axis(NAME).reset_index()
-            write_atomically(
-                output / path.relative_to(root),
-                lambda file, codes=codes: codes.to_csv(file, index=False),
-            )
+            write_csv(output / path.relative_to(root), codes)
 
 
 def read_affectnet(

@@ -78,8 +78,10 @@ class WeightedByNLA(Method):
 
 @register("nla_candidates")
 class NLACandidates(WeightedByNLA):
-    """L. Records: `weight`, `p_candidates` and `p_outside` (the point), `identified`
-    (the most probable candidate) and `disambiguated`.
+    """NLA on candidate sets.
+
+    Records: `weight`, `p_candidates` and `p_outside` (the point), `identified` (the most probable
+    candidate) and `disambiguated`.
     """
 
     needs = ("candidates",)

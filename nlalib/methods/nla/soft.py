@@ -28,7 +28,10 @@ from nlalib.methods.targets import divergence, vote_distribution
 
 @register("nla_soft")
 class NLASoft(WeightedByNLA):
-    """L. Records: `weight`, `p_votes` and `p_negative` (the point), `kl_to_votes` in nats."""
+    """NLA on the votes.
+
+    Records: `weight`, `p_votes` and `p_negative` (the point), `kl_to_votes` in nats.
+    """
 
     needs = ("votes",)
 
