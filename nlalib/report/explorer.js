@@ -47,7 +47,7 @@ export function possiblePoint(p_gt, p_nn) {
 }
 
 /** Weight, loss and gradients of (1 + w) CE and of CE at a point, by the logits of both classes. */
-export function pointFacts(p_gt, p_nn, epoch, version) {
+export function pointValues(p_gt, p_nn, epoch, version) {
   const [weight, byLabel, byNearest] = weightAndSlopes(p_gt, p_nn, epoch, version);
   const cross_entropy = -Math.log(p_gt);
   const shared = p_gt * p_nn;
@@ -199,8 +199,8 @@ export function show(element) {
       input.nextElementSibling.value = input.step === "1" ? value : value.toFixed(2);
     }
     normalised.checked = version.normalised;
-    const facts = { p_gt, p_nn, ...pointFacts(p_gt, p_nn, epoch, version) };
-    find("tbody").innerHTML = Object.entries(facts)
+    const values = { p_gt, p_nn, ...pointValues(p_gt, p_nn, epoch, version) };
+    find("tbody").innerHTML = Object.entries(values)
       .map(([name, v]) => `<tr><td>${name.replaceAll("_", " ")}</td><td>${v.toFixed(4)}</td></tr>`)
       .join("");
     const moved = p_gt !== state.p_gt || p_nn !== state.p_nn;

@@ -15,7 +15,7 @@ from nlalib.methods.nla.weights import NAWVariant, naw_loss, weight_at
 NUM_CLASSES, EPOCHS = 7, 60  # of the paper: the basic expressions, and its schedule
 
 
-def point_facts(p_gt: float, p_nn: float, epoch: int, variant: NAWVariant) -> dict[str, float]:
+def point_values(p_gt: float, p_nn: float, epoch: int, variant: NAWVariant) -> dict[str, float]:
     """Return weight, loss and gradient of a sample at a point.
 
     The other classes share what is left evenly. Gradients are those of (1 + w) CE with respect to
@@ -81,7 +81,7 @@ def draw_point(axis, p_gt: float, p_nn: float, epoch: int, variant: NAWVariant):
 def explorer():
     """Return the sliders with their picture, an `anywidget.AnyWidget` to be displayed.
 
-    It computes in the browser (`explorer.js`), with the numbers of `point_facts` (a test compares
+    It computes in the browser (`explorer.js`), with the numbers of `point_values` (a test compares
     them), so that it is the same in JupyterLab and in the book, where no kernel runs.
     """
     import anywidget  # only where somebody moves the sliders

@@ -125,11 +125,11 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
     if contrast.chance is not None:
         table = _under(_table(f"{contrast.study}_epochs"), contrast)
         table = table[table["epoch"] == table["epochs"] - 1]
-        facts = table.pivot_table(index="seed", columns="metric", values="value")
-        if contrast.metric not in facts:
+        numbers = table.pivot_table(index="seed", columns="metric", values="value")
+        if contrast.metric not in numbers:
             return np.array([])
-        chance = contrast.chance if isinstance(contrast.chance, float) else facts[contrast.chance]
-        return (facts[contrast.metric] - chance).to_numpy()
+        chance = contrast.chance if isinstance(contrast.chance, float) else numbers[contrast.chance]
+        return (numbers[contrast.metric] - chance).to_numpy()
     table = _table(contrast.study)
     table = table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
     if contrast.init:  # the same method from other weights

@@ -9,7 +9,7 @@ from browser import CHROMIUM, dump_page
 from check_book import problems
 
 from nlalib.methods.nla.weights import VARIANTS
-from nlalib.report.explorer import point_facts
+from nlalib.report.explorer import point_values
 from places import ROOT
 
 pytest.importorskip("myst_nb", reason="Sphinx is not here: `make book` brings it")
@@ -52,7 +52,7 @@ def test_the_first_page_is_the_readme_and_search_knows_the_notebooks(book):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_the_explorer_computes_in_its_page(book, tmp_path):
     text = dump_page(book / "notebooks" / "03_naw_weights.html", tmp_path)
-    weight = point_facts(0.35, 0.5, 59, VARIANTS["paper"])["weight"]
+    weight = point_values(0.35, 0.5, 59, VARIANTS["paper"])["weight"]
     assert f"<td>weight</td><td>{weight:.4f}</td>" in text
 
 

@@ -9,7 +9,7 @@ from browser import CHROMIUM, run_in_page
 from matplotlib.figure import Figure
 
 from nlalib.methods.nla.weights import VARIANTS, NAWVariant, diagonal_covariance
-from nlalib.report.explorer import draw_point, explorer, in_browser, point_facts
+from nlalib.report.explorer import draw_point, explorer, in_browser, point_values
 from places import ROOT
 
 MODULE = (ROOT / "nlalib" / "report" / "explorer.js").read_text()
@@ -31,19 +31,19 @@ def loss_by_hand(z: list[float], epoch: int) -> float:
 
 
 @pytest.mark.parametrize("point", [(0.35, 0.5), (0.6, 0.2), (0.9, 0.05)])
-def test_facts_of_a_point_follow_the_formula(point):
-    facts = point_facts(*point, 5, VARIANTS["paper"])
+def test_values_of_a_point_follow_the_formula(point):
+    values = point_values(*point, 5, VARIANTS["paper"])
     z = [math.log(p) for p in (*point, *[(1 - sum(point)) / 5] * 5)]
-    assert facts["loss"] == pytest.approx(loss_by_hand(z, 5))
-    assert facts["loss"] == pytest.approx((1 + facts["weight"]) * facts["cross_entropy"])
+    assert values["loss"] == pytest.approx(loss_by_hand(z, 5))
+    assert values["loss"] == pytest.approx((1 + values["weight"]) * values["cross_entropy"])
     for place, name in enumerate(("label", "nearest")):
         up, down = list(z), list(z)
         up[place] += 1e-6
         down[place] -= 1e-6
         slope = (loss_by_hand(up, 5) - loss_by_hand(down, 5)) / 2e-6
-        assert facts[f"gradient_{name}"] == pytest.approx(slope, abs=1e-6)
-    assert facts["plain_gradient_label"] == pytest.approx(point[0] - 1)
-    assert facts["plain_gradient_nearest"] == pytest.approx(point[1])
+        assert values[f"gradient_{name}"] == pytest.approx(slope, abs=1e-6)
+    assert values["plain_gradient_label"] == pytest.approx(point[0] - 1)
+    assert values["plain_gradient_nearest"] == pytest.approx(point[1])
 
 
 def test_the_surface_is_drawn_with_its_point():
@@ -132,16 +132,16 @@ def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("no Chromium here")
     settings = json.dumps([[*one["point"], version_of(one["variant"])] for one in SETTINGS])
-    facts = f"const facts = {settings}.map((one) => pointFacts(...one));"
+    values = f"const values = {settings}.map((one) => pointValues(...one));"
     points = f"const points = {json.dumps([*OUT_OF_REACH, (0.4, 0.3)])}"
     points += ".map((one) => possiblePoint(...one));"
-    script = "\n".join([facts, points, MOVE, "return { facts, points, moved, VERSIONS };"])
+    script = "\n".join([values, points, MOVE, "return { values, points, moved, VERSIONS };"])
     return run_in_page(tmp_path_factory.mktemp("explorer"), MODULE, script)
 
 
 def test_the_browser_computes_what_the_library_does_at_200_settings(browser):
-    for one, found in zip(SETTINGS, browser["facts"], strict=True):
-        expected = point_facts(*one["point"], one["variant"])
+    for one, found in zip(SETTINGS, browser["values"], strict=True):
+        expected = point_values(*one["point"], one["variant"])
         assert found == pytest.approx(expected, abs=1e-6, rel=1e-6)
 
 
