@@ -21,6 +21,7 @@ from sklearn.metrics import cohen_kappa_score
 from nlalib.data.index import SPLITS, VOTE_COLUMNS, VOTE_NAMES
 from nlalib.data.labels import EXPRESSIONS, expressions
 from nlalib.data.votes import label_from_votes
+from nlalib.names import named
 
 VOTE_SETS = {"expressions": EXPRESSIONS, "all": VOTE_NAMES}
 
@@ -209,10 +210,8 @@ def retest_agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def _counts(votes: pd.DataFrame, columns: str) -> pd.DataFrame:
     """Return the wanted vote columns, renamed to the bare names."""
-    if columns not in VOTE_SETS:
-        raise ValueError(f"unknown columns {columns!r}; choose one of {', '.join(VOTE_SETS)}")
+    names = named(VOTE_SETS, columns, "columns")
     missing = [column for column in VOTE_COLUMNS if column not in votes]
     if missing:
         raise ValueError(f"the votes lack the columns {missing}: has this set annotators' votes?")
-    names = VOTE_SETS[columns]
     return votes[[f"votes_{name}" for name in names]].set_axis(list(names), axis=1)

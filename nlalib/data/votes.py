@@ -29,6 +29,7 @@ import pandas as pd
 
 from nlalib.data.index import VOTE_COLUMNS, VOTE_NAMES
 from nlalib.data.labels import FERPLUS_COLUMNS, expressions
+from nlalib.names import named
 
 TIE = "tie"
 NO_MAJORITY = "no majority"
@@ -91,14 +92,13 @@ def label_from_votes(votes: pd.DataFrame, rule: str, num_classes: int = 7) -> pd
     ValueError
         For an unknown rule, a missing column, or a number of classes other than 7 and 8.
     """
-    if rule not in LABEL_RULES:
-        raise ValueError(f"unknown label rule {rule!r}; choose one of {', '.join(LABEL_RULES)}")
+    label_rule = named(LABEL_RULES, rule, "label rule")
     missing = [column for column in VOTE_COLUMNS if column not in votes]
     if missing:
         raise ValueError(f"the votes lack the columns {missing}; expected all of {VOTE_COLUMNS}")
     classes = expressions(num_classes)
     counts = votes[VOTE_COLUMNS].to_numpy()
-    winner, is_accepted, rejection = LABEL_RULES[rule](counts)
+    winner, is_accepted, rejection = label_rule(counts)
 
     names = np.array([name.replace("_", " ") for name in VOTE_NAMES], dtype=object)
     reason = np.where(winner < len(classes), "", names[winner])

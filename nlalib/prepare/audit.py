@@ -20,6 +20,7 @@ from nlalib.data.decoding import ImageReader, UndecodableImage
 from nlalib.data.sets import SETS
 from nlalib.data.sets.base import Published, class_table
 from nlalib.files import write_json
+from nlalib.names import named
 from nlalib.paths import display_path, resolve, runs_folder
 from nlalib.prepare.deviations import count_deviations
 from nlalib.prepare.duplicates import (
@@ -31,7 +32,7 @@ from nlalib.prepare.duplicates import (
 )
 
 FITS, DIFFERS, UNREADABLE = "fits", "differs", "cannot be read"
-AUDITED = tuple(name for name, data_set in SETS.items() if data_set.published)
+AUDITED = {name: data_set for name, data_set in SETS.items() if data_set.published}
 _LISTED = 20  # names of broken files in the report
 _DRAWN_SIDE = 48  # of faces that are drawn, pixels
 
@@ -71,9 +72,7 @@ def audit_dataset(
     ValueError
         For an unknown set.
     """
-    if dataset not in AUDITED:
-        raise ValueError(f"unknown data set {dataset!r}; choose one of {', '.join(AUDITED)}")
-    data_set, root = SETS[dataset], Path(root)
+    data_set, root = named(AUDITED, dataset, "data set"), Path(root)
     expected = expected or data_set.published
     head = {"dataset": dataset, "title": data_set.title, "root": display_path(root)}
     try:
