@@ -70,6 +70,19 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> float:
     return float(max(above, below))
 
 
+def probability_better(difference: float, deviation: float, n: int) -> float:
+    """Return the probability that the true mean over seeds is above zero, with no prior opinion.
+
+    Student's distribution of n - 1 degrees of freedom around the mean of n paired differences;
+    NaN with a single pair.
+    """
+    if n == 1:
+        return float("nan")
+    if deviation < 1e-12:  # all the same, but for rounding
+        return float(np.heaviside(difference, 0.5))
+    return float(stats.t.cdf(difference / deviation * n**0.5, n - 1))
+
+
 def _all_the_same(differences: np.ndarray) -> bool:
     return bool(np.ptp(differences) < 1e-12)  # but for rounding
 

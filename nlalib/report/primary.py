@@ -1,0 +1,109 @@
+"""Which comparisons are primary, and how all others are corrected: one rule for every notebook.
+
+Primary is what the study asks first: NLA less cross-entropy at the last epoch, in both accuracies,
+under each condition of `PRIMARY_STUDIES`. These are corrected for their number among themselves
+(Holm), wherever they are shown; so the same runs get the same word of certainty in all notebooks.
+Any other comparison is corrected among the others of its study and table.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from nlalib.paths import ROOT
+from nlalib.report.certainty import ACCURACIES, certainty, holm
+from nlalib.report.frame import SETTING, read_table
+from nlalib.report.reading import verdict
+
+PRIMARY_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
+OF_PAIR = frozenset({"nla", "ce"})
+P_VALUES = ("p_seeds", "p_images")
+OVER_IMAGES = ["images_low", "images_high", "p_images"]
+# What has to be equal for a contrast to be one of the same runs, beside its difference.
+CONDITION = [name for name in SETTING if name != "method"]
+ROUNDING = 2e-6  # of published tables, which have six decimals
+
+
+@lru_cache(maxsize=1)
+def primary_contrasts() -> pd.DataFrame:
+    """Return the published primary contrasts, with `p_seeds_holm` and `p_images_holm`."""
+    paths = [ROOT / "results" / f"{study}_differences.csv" for study in PRIMARY_STUDIES]
+    table = pd.concat([read_table(path) for path in paths if path.is_file()], ignore_index=True)
+    table = table[(table["settings"] == "") & _asks_first(table)].reset_index(drop=True)
+    for name in P_VALUES:
+        table[f"{name}_holm"] = holm(table[name].to_numpy())
+    return table
+
+
+def _asks_first(table: pd.DataFrame) -> pd.Series:
+    pairs = zip(table["method"], table["reference"], strict=True)
+    is_pair = [set(pair) == OF_PAIR for pair in pairs]
+    is_accuracy = table["metric"].isin(ACCURACIES)
+    return pd.Series(is_pair, table.index) & is_accuracy & (table["selection"] == "last")
+
+
+def corrected(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons with `primary` (bool) and p-values corrected by the rule above.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        As `nlalib.report.certainty.paired_differences` gives, as fractions and of one study or
+        several, with the column `p_images` (NaN where nothing was resampled). A contrast is known
+        as a primary one by its condition and its difference, whichever of both is the reference.
+    """
+    known = primary_contrasts()
+    same = [name for name in [*CONDITION, "metric"] if name in differences and name in known]
+    of_known = known.assign(distance=known["difference"].abs()).drop_duplicates(same)
+    names = [f"{name}_holm" for name in P_VALUES]
+    table = differences.drop(columns=[*names, "primary"], errors="ignore").reset_index(drop=True)
+    found = table[same].merge(of_known[[*same, "distance", *names]], on=same, how="left")
+    is_near = (found["distance"] - table["difference"].abs()).abs() < ROUNDING
+    table["primary"] = _asks_first(table) & is_near
+    for name in P_VALUES:
+        others = table[name].where(~table["primary"])
+        own = others.groupby(table["study"]).transform(lambda p: holm(p.to_numpy()))
+        table[f"{name}_holm"] = np.where(table["primary"], found[f"{name}_holm"], own)
+    return table
+
+
+def told(differences: pd.DataFrame, level: float = 0.05, less_is_better=()) -> pd.DataFrame:
+    """Return `corrected` with the words `certainty` and `verdict`.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        With the columns `images_low` and `images_high` too.
+    level : float
+    less_is_better : collection of str
+        Metrics of which a lower value is the better one.
+    """
+    table = corrected(differences)
+    rows = list(table.itertuples())
+    table["certainty"] = [certainty(row, level) for row in rows]
+    table["verdict"] = [verdict(row, level, row.metric not in less_is_better) for row in rows]
+    return table
+
+
+def with_images(differences: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons with their intervals over test images, which need runs' predictions.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        As `nlalib.report.certainty.paired_differences` gives.
+    published : pandas.DataFrame
+        Tables of differences that lie beside studies' tables; none may be there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the columns `OVER_IMAGES`, NaN where `published` has no such comparison.
+    """
+    table = differences.drop(columns=OVER_IMAGES, errors="ignore")
+    if published.empty:
+        return table.assign(**dict.fromkeys(OVER_IMAGES, np.nan))
+    key = [name for name in ("study", *SETTING, "reference", "selection", "metric")
+           if name in published and name in table]  # fmt: skip
+    return table.merge(published[[*key, *OVER_IMAGES]], on=key, how="left", validate="one_to_one")

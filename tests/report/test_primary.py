@@ -1,0 +1,78 @@
+"""One word of certainty for the same runs, in whichever notebook they are shown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nlalib.report.certainty import ACCURACIES, holm, paired_differences
+from nlalib.report.frame import published_table
+from nlalib.report.primary import PRIMARY_STUDIES, corrected, primary_contrasts, told, with_images
+
+STUDIES = (*PRIMARY_STUDIES, "weak", "ablation")
+
+
+def shown(study: str, reference: str = "ce") -> pd.DataFrame:
+    table = published_table(study, "_differences").query("reference == @reference")
+    return told(table.query("selection == 'last'"))
+
+
+def test_primary_contrasts_are_nla_less_cross_entropy_and_corrected_among_themselves():
+    table = primary_contrasts()
+    assert set(table["metric"]) == set(ACCURACIES)
+    assert set(table["method"]) == {"nla"}
+    assert set(table["study"]) == set(PRIMARY_STUDIES)
+    assert np.allclose(table["p_seeds_holm"], holm(table["p_seeds"].to_numpy()))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_same_runs_get_the_same_word_everywhere(study):
+    # In weak and ablation the plain runs of NLA and cross-entropy are those of noise.
+    reference = "nla" if study == "ablation" else "ce"
+    rows = shown(study, reference)
+    rows = rows[rows["primary"]]
+    known = pd.concat([shown(one) for one in PRIMARY_STUDIES]).query("primary")
+    assert len(rows) == (
+        2 if study in ("weak", "ablation") else len(known.query("study == @study"))
+    )
+    for row in rows.itertuples():
+        same = known[(known["metric"] == row.metric) & np.isclose(
+            known["difference"].abs(), abs(row.difference), atol=2e-6)]  # fmt: skip
+        assert set(same["certainty"]) == {row.certainty}
+        assert same["p_seeds_holm"].tolist() == pytest.approx([row.p_seeds_holm] * len(same))
+
+
+def test_others_are_corrected_among_the_others_of_their_study():
+    table = pd.concat([shown("noise"), shown("weak")], ignore_index=True)
+    for study in ("noise", "weak"):
+        rest = table[(table["study"] == study) & ~table["primary"]]
+        ordered = rest["p_images"].sort_values()
+        highest, expected = 0.0, []
+        for place, p in enumerate(ordered):  # Holm, step by step
+            highest = max(highest, min(1.0, (len(rest) - place) * p))
+            expected.append(highest)
+        assert rest.loc[ordered.index, "p_images_holm"].tolist() == pytest.approx(expected)
+
+
+def test_other_runs_under_the_same_condition_are_no_primary_contrast():
+    results = published_table("noise")
+    rows = paired_differences(results, "mean_accuracy", "last").assign(p_images=np.nan)
+    assert corrected(rows)["primary"].sum() == 4  # noise rates
+    moved = rows.assign(difference=rows["difference"] + 0.001)
+    assert not corrected(moved)["primary"].any()
+    chosen = rows.assign(selection="best_validation")
+    assert not corrected(chosen)["primary"].any()
+
+
+def test_intervals_over_images_are_those_published():
+    results = published_table("ablation")
+    rows = paired_differences(results, "mean_accuracy", "last", "nla")
+    table = with_images(rows, published_table("ablation", "_differences"))
+    published = published_table("ablation", "_differences")
+    for row in table.itertuples():
+        (same,) = published[
+            (published["method"] == row.method) & (published["settings"] == row.settings)
+            & (published["metric"] == row.metric) & (published["selection"] == "last")
+            & (published["reference"] == "nla")
+        ].itertuples()  # fmt: skip
+        assert (row.images_low, row.images_high) == (same.images_low, same.images_high)
+    assert with_images(rows, published[:0])["p_images"].isna().all()
