@@ -1,11 +1,19 @@
 """The gate: had the runs converged, and did a known effect show?"""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from made_runs import results_of
 
-from nlalib.report.gate import study_gate
+from nlalib.report.gate import published_gate, study_gate
+from nlalib.report.studies import read_study
+from places import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def epochs_of(fits, validation, metric="fitted_accuracy_given", **setting) -> pd.DataFrame:
@@ -93,3 +101,32 @@ def test_fit_of_older_tables_is_that_of_training():
     )
     assert study_gate(HELPS, both).fit == pytest.approx(0.95)
     assert np.isnan(study_gate(HELPS, epochs_of([], LEVEL)).fit)
+
+
+def studies_of(notebook: Path) -> set[str]:
+    """Return the published studies whose tables a notebook's parameters name."""
+    source = "".join(
+        "".join(cell["source"])
+        for cell in json.loads(notebook.read_text())["cells"]
+        if "parameters" in cell["metadata"].get("tags", [])
+    )
+    named = set(re.findall(r"results/([a-z_]+?)(?:_epochs|_differences)?(?:\.csv)?\"", source))
+    return {name for name in named if (ROOT / "configs" / f"{name}.yaml").is_file()}
+
+
+NAMING = {path.stem: names for path in NOTEBOOKS if (names := studies_of(path))}
+
+
+@pytest.mark.parametrize("notebook", NAMING)
+def test_notebooks_say_at_their_head_that_their_runs_could_not_have_told(notebook):
+    """A reader of the findings alone takes no difference of such runs for a verdict."""
+    published = [name for name in NAMING[notebook] if (ROOT / f"results/{name}.csv").is_file()]
+    gates = [published_gate(read_study(ROOT / f"configs/{name}.yaml")) for name in published]
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    head = "".join(cells[0]["source"])
+    if not all(gate.passed for gate in gates):
+        assert "inconclusive" in head or "interim" in head
+
+
+def test_the_notebooks_on_studies_are_found():
+    assert {"06_main_results", "07_noise_and_imbalance", "08_ablation"} <= set(NAMING)
