@@ -1,6 +1,6 @@
 """One look for all figures, and one way to keep a figure together with the numbers it draws."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 
 import matplotlib.pyplot as plt
@@ -157,6 +157,31 @@ def draw_forest(
             axis.plot([row.images_low, row.images_high], [place] * 2, color="0.2", lw=1.2)
         draw_difference(axis, row.difference, place, colour, row.certainty)
     axis.axvline(0, color="0.6", lw=1, zorder=0)
+    _name_lines(axis, names)
+
+
+def draw_dots(
+    axis: plt.Axes,
+    values: Mapping[str, np.ndarray],
+    centre: Callable[[np.ndarray], float] = np.mean,
+) -> None:
+    """Draw values as dots on lines from the top, one a name, with a black stroke at their centre.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    values : mapping of str to numpy.ndarray
+        Of each name, (n,), in the unit of the axis.
+    centre : callable
+        From the values of a name to the place of its stroke, `numpy.median` for one.
+    """
+    for place, of_name in enumerate(values.values()):
+        axis.plot(of_name, np.full(len(of_name), place), "o", color="#0072B2", alpha=0.4, ms=7)
+        axis.plot(centre(of_name), place, "|", color="black", ms=24, mew=2)
+    _name_lines(axis, list(values))
+
+
+def _name_lines(axis: plt.Axes, names: list[str]) -> None:
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
 

@@ -67,6 +67,18 @@ def test_forest_draws_intervals_over_images_where_there_are_some():
     assert (0.8, 1.2) in thin
 
 
+@pytest.mark.parametrize(("centre", "strokes"), [(np.mean, [3, 5]), (np.median, [1, 5])])
+def test_dots_stand_under_their_name_with_a_stroke_at_their_centre(centre, strokes):
+    axis = plt.figure().add_subplot()
+    plots.draw_dots(axis, {"a": np.array([1.0, 1.0, 7.0]), "b": np.array([4.0, 6.0])}, centre)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert axis.yaxis_inverted()
+    dots = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [[[1, 0], [1, 0], [7, 0]], [[4, 1], [6, 1]]]
+    marks = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "|"]
+    assert marks == [[[place, height]] for height, place in enumerate(strokes)]
+
+
 def test_a_cut_axis_marks_what_goes_on_beyond_it():
     axis = plt.figure().add_subplot()
     plots.draw_forest(axis, forest(), ["a", "b"], {"a": "red", "b": "blue"})
