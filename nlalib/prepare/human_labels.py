@@ -20,7 +20,7 @@ from nlalib.data.choice import DataChoice
 from nlalib.data.label_sources import RULE, matched_labels
 from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.paths import display_path, resolve
 
 
@@ -96,9 +96,9 @@ def main(arguments: list[str]) -> int:
         table = label_columns(choice, index, given.seed)
         if given.output:
             names = dict(enumerate(expressions(7)))
-            words = table.set_index("image_id").replace(names)
+            words = table.set_index("image_id").replace(names).reset_index()
             path = Path(resolve(given.output))
-            write_atomically(path, lambda unfinished: words.to_csv(unfinished))
+            write_csv(path, words)
             print(f"wrote {display_path(path)}")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -31,7 +31,7 @@ from nlalib.data.pixels import image_array
 from nlalib.data.sets.ferplus import read_ferplus_votes
 from nlalib.data.splits import TEST, class_votes
 from nlalib.data.votes import label_from_votes
-from nlalib.files import write_atomically
+from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
 from nlalib.paths import ROOT, display_path
 from nlalib.report.collect import Indices, identity_columns
@@ -250,6 +250,6 @@ def write_agreement(config: str, report: Callable[[str], None] = print) -> None:
     study = read_study(config)
     table = study_agreement(study)
     path = ROOT / "results" / f"{study.name}_agreement.csv"
-    write_atomically(path, lambda unfinished: table.round(6).to_csv(unfinished, index=False))
+    write_csv(path, table.round(6))
     runs = table.loc[table["who"] == "run", "run_id"].nunique()
     report(f"{runs} of {len(study.runs)} runs beside people: {display_path(path)}")
