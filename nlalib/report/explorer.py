@@ -62,19 +62,40 @@ def in_browser() -> bool:
 HIGHEST = 2.0  # of 1 + w in all versions: one scale of colours, so that epochs compare by eye
 
 
+def draw_surface(axis, p_gt, p_nn, lifted, variant: NAWVariant, highest: float = HIGHEST):
+    """Draw 1 + w over the triangle of two probabilities; return the coloured mesh.
+
+    A circle marks the mean of the True case and a cross that of the False case; below the white
+    line the label leads.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    p_gt, p_nn, lifted : numpy.ndarray
+        (n, n), a grid of both probabilities and 1 + w on it.
+    variant : NAWVariant
+        Whose means are marked.
+    highest : float
+        End of the colours' scale, which begins at 1.
+    """
+    shown = np.where(p_gt + p_nn <= 1 + 1e-9, lifted, np.nan)
+    mesh = axis.pcolormesh(p_gt, p_nn, shown, vmin=1, vmax=highest, cmap="viridis", rasterized=True)
+    axis.plot([0, 0.5], [0, 0.5], color="white", linewidth=1)
+    axis.plot(*variant.true_mean, "o", color="white", markeredgecolor="black")
+    axis.plot(*variant.false_mean, "X", color="white", markeredgecolor="black")
+    axis.set(xlabel="$p_{gt}$", ylabel="$p_{nn}$", aspect="equal")
+    return mesh
+
+
 def draw_point(axis, p_gt: float, p_nn: float, epoch: int, variant: NAWVariant):
-    """Draw 1 + w over the triangle with the two means and the point; return the coloured mesh."""
+    """Draw the surface at an epoch with a star at the point; return the coloured mesh."""
     values = np.linspace(0, 1, 201)
     x, y = np.meshgrid(values, values)
     points = torch.from_numpy(x), torch.from_numpy(y)
     lifted = 1 + weight_at(*points, epoch=epoch, epochs=EPOCHS, variant=variant).numpy()
-    shown = np.where(x + y <= 1 + 1e-9, lifted, np.nan)
-    mesh = axis.pcolormesh(x, y, shown, vmin=1, vmax=HIGHEST, cmap="viridis", rasterized=True)
-    axis.plot([0, 0.5], [0, 0.5], color="white", linewidth=1)
-    axis.plot(*variant.true_mean, "o", color="white", markeredgecolor="black")
-    axis.plot(*variant.false_mean, "X", color="white", markeredgecolor="black")
+    mesh = draw_surface(axis, x, y, lifted, variant)
     axis.plot(p_gt, p_nn, "*", color="#D55E00", markeredgecolor="white", markersize=15)
-    axis.set(xlabel="$p_{gt}$", ylabel="$p_{nn}$", title=f"1 + w at e = {epoch}", aspect="equal")
+    axis.set_title(f"1 + w at e = {epoch}")
     return mesh
 
 

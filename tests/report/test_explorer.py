@@ -9,7 +9,7 @@ from browser import CHROMIUM, run_in_page
 from matplotlib.figure import Figure
 
 from nlalib.methods.nla.weights import VARIANTS, NAWVariant, diagonal_covariance
-from nlalib.report.explorer import draw_point, explorer, in_browser, point_values
+from nlalib.report.explorer import draw_point, draw_surface, explorer, in_browser, point_values
 from places import ROOT
 
 MODULE = (ROOT / "nlalib" / "report" / "explorer.js").read_text()
@@ -52,6 +52,17 @@ def test_the_surface_is_drawn_with_its_point():
     drawn = [tuple(np.ravel(line.get_xydata())) for line in axis.lines]
     assert (0.35, 0.5) in drawn
     assert np.nanmax(mesh.get_array()) == pytest.approx(1.54, abs=0.01)
+
+
+def test_the_surface_ends_at_the_triangle_and_marks_both_means():
+    axis = Figure().add_subplot()
+    grid = np.meshgrid([0.0, 0.5, 1.0], [0.0, 0.5, 1.0])
+    mesh = draw_surface(axis, *grid, np.full((3, 3), 1.2), VARIANTS["paper"], highest=1.5)
+    outside = np.isnan(mesh.get_array().filled(np.nan))
+    assert outside.tolist() == [[False] * 3, [False, False, True], [False, True, True]]
+    assert mesh.get_clim() == (1, 1.5)
+    marks = {line.get_marker(): line.get_xydata().tolist() for line in axis.lines}
+    assert (marks["o"], marks["X"]) == ([[0.5, 0.5]], [[0.3, 0.15]])
 
 
 def test_colours_are_the_same_at_all_epochs():
