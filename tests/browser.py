@@ -22,12 +22,12 @@ def dump_page(page: Path, folder: Path) -> str:
 
 
 def run_in_page(folder: Path, module: str, body: str):
-    """Return what a function of this body returns, in a page that has the module, by JSON."""
+    """Return what an async function of this body returns, in a page with the module, by JSON."""
     page = folder / "page.html"
     page.write_text(
         f"<!doctype html><meta charset='utf-8'><body><pre id='found'></pre>"
         f"<script type='module'>{module}\n"
-        f"const found = (() => {{ {body} }})();\n"
+        f"const found = await (async () => {{ {body} }})();\n"
         f"document.getElementById('found').textContent = JSON.stringify(found);</script></body>"
     )
     text = dump_page(page, folder).partition('<pre id="found">')[2].partition("</pre>")[0]

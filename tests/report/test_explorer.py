@@ -146,7 +146,19 @@ def browser(tmp_path_factory):
     values = f"const values = {settings}.map((one) => pointValues(...one));"
     points = f"const points = {json.dumps([*OUT_OF_REACH, (0.4, 0.3)])}"
     points += ".map((one) => possiblePoint(...one));"
-    script = "\n".join([values, points, MOVE, "return { values, points, moved, VERSIONS };"])
+    # A widget's module is loaded from a blob, and its default export is asked to render.
+    widget = (
+        f"const source = {json.dumps(MODULE)};"
+        "const blob = new Blob([source], { type: 'text/javascript' });"
+        "const loaded = await import(URL.createObjectURL(blob));"
+        "const element = document.createElement('div');"
+        "const end = loaded.default.render({ model: {}, el: element });"
+        "end();"
+        "const title = element.querySelector('.title').textContent;"
+    ).replace("</", "<\\/")
+    script = "\n".join(
+        [values, points, MOVE, widget, "return { values, points, moved, VERSIONS, title };"]
+    )
     return run_in_page(tmp_path_factory.mktemp("explorer"), MODULE, script)
 
 
@@ -163,6 +175,10 @@ def test_the_browser_knows_the_same_versions(browser):
         assert found["normalised"] == ours["normalised"]
         for case in ("true", "false"):
             assert found[case] == pytest.approx(ours[case], rel=1e-9)
+
+
+def test_a_widgets_loader_can_render_it(browser):
+    assert browser["title"] == "1 + w at e = 59"
 
 
 def test_points_out_of_reach_are_brought_back_and_others_stay(browser):
