@@ -34,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nlalib.data.splits import load_dataset
-from nlalib.files import write_atomically
+from nlalib.files import in_one_line, write_atomically
 from nlalib.paths import display_path
 from nlalib.prepare import audit, human_labels
 from nlalib.report.collect import require_same_data
@@ -156,7 +156,7 @@ def _told(command: Callable, *given) -> int:
     try:
         command(*given)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 
 from nlalib.paths import cache_folder, runs_folder
 
+# Of a file or folder that its mode keeps from the user who runs a command.
+CLOSED = "closed to this user: change its owner or mode, or that of its folder"
+
 
 class _Told(OSError):
     """An error that names the path and the next step already."""
@@ -70,6 +73,15 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
                 f"{_elsewhere(path)}",
             ) from error
         raise
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what a command tells of an error: one that names a closed file gets the remedy."""
+    if isinstance(error, _Told):
+        return error.strerror
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename} is {CLOSED}"
+    return str(error)
 
 
 def _elsewhere(path: Path) -> str:

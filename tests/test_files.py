@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.files import join_tables, locked, write_atomically, write_json, write_table
+from nlalib.files import (
+    CLOSED,
+    in_one_line,
+    join_tables,
+    locked,
+    write_atomically,
+    write_json,
+    write_table,
+    writing,
+)
 from places import ROOT
 
 
@@ -67,6 +76,16 @@ def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
     assert told.value.errno == errno.ENOSPC
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_is_told_in_one_line_with_its_remedy(tmp_path):
+    path = tmp_path / "closed"
+    error = PermissionError(errno.EACCES, "Permission denied", str(path))
+    assert in_one_line(error) == f"{path} is {CLOSED}"
+    assert in_one_line(ValueError("as it is")) == "as it is"
+    with pytest.raises(OSError, match="cannot be written") as told, writing(path):
+        raise error
+    assert in_one_line(told.value).startswith(f"{path} cannot be written (Permission denied)")
 
 
 HOLD = """

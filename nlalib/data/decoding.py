@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from nlalib.data.image_files import FORMATS, eight_bits, open_image
 from nlalib.data.sets.fer2013_table import TABLE_MARK, load_kaggle_images, split_path
 from nlalib.data.sets.rendered import RENDERED_MARK, render_face
+from nlalib.files import CLOSED
 
 # Raise it when a change here changes pixels: images that were decoded before are decoded again.
 DECODER_VERSION = "2"
@@ -22,10 +23,13 @@ class UndecodableImage(ValueError):
 
     def __init__(self, path: str, root: Path, reason: str):
         self.reason = reason
-        super().__init__(
-            f"image {path} in {root} does not decode ({reason}); unpack the data set again, or "
-            "take the image out of its label file"
-        )
+        if reason == CLOSED:
+            super().__init__(f"image {path} in {root} is {CLOSED}")
+        else:
+            super().__init__(
+                f"image {path} in {root} does not decode ({reason}); unpack the data set again, "
+                "or take the image out of its label file"
+            )
 
 
 class ImageReader:
@@ -92,6 +96,8 @@ class ImageReader:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return CLOSED
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
     return str(error) or type(error).__name__

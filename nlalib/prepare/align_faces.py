@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from nlalib.data.sets import SETS
-from nlalib.files import write_atomically
+from nlalib.files import in_one_line, write_atomically
 from nlalib.names import named
 from nlalib.paths import display_path, resolve
 from nlalib.prepare.aligned_images import FAILED, LANDMARK_SOURCES, REPORT_FILE, align_images
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     try:
         table = align_set(given.dataset, root, output, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 1
     print(count_outcomes(table).to_string(index=False))
     print(f"each image's line is in {display_path(output / REPORT_FILE)}")

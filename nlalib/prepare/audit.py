@@ -19,7 +19,7 @@ import pandas as pd
 from nlalib.data.decoding import ImageReader, UndecodableImage
 from nlalib.data.sets import SETS
 from nlalib.data.sets.base import Published, class_table
-from nlalib.files import write_json
+from nlalib.files import CLOSED, in_one_line, write_json
 from nlalib.names import named
 from nlalib.paths import display_path, resolve, runs_folder
 from nlalib.prepare.deviations import count_deviations
@@ -78,11 +78,8 @@ def audit_dataset(
     try:
         index, dropped = data_set.read_all(root)
         others = data_set.other_counts(root)
-    except PermissionError as error:
-        text = f"{error.filename} may not be read by this user: change its mode or owner"
-        return {**head, "verdict": UNREADABLE, "deviations": [text]}
     except (OSError, ValueError) as error:
-        return {**head, "verdict": UNREADABLE, "deviations": [str(error)]}
+        return {**head, "verdict": UNREADABLE, "deviations": [in_one_line(error)]}
     counts = _counts(index, expected, others)
     prints, files = examine_images(index, root, report)
     index = index[files["decoded"]].reset_index(drop=True)
@@ -186,13 +183,15 @@ def _dropped_deviations(
 
 
 def _file_deviations(files: dict, size: tuple[int, int] | None) -> list[str]:
-    texts = []
-    if broken := files["undecodable"]:
+    texts, broken = [], files["undecodable"]
+    if closed := [one["path"] for one in broken if one["reason"] == CLOSED]:
+        texts.append(f"{len(closed):,} images, first {closed[0]}, are {CLOSED}")
+    if broken := [one for one in broken if one["reason"] != CLOSED]:
         texts.append(
             f"{len(broken):,} images do not decode, first {broken[0]['path']} "
             f"({broken[0]['reason']}): cut short while downloading or unpacking; unpack again"
         )
-        del broken[_LISTED:]
+    del files["undecodable"][_LISTED:]
     other = {found: count for found, count in files["other_sizes"].items() if found != size}
     if size and other:
         (width, height), _ = max(other.items(), key=lambda item: item[1])
@@ -275,7 +274,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         write_json(path, audit)
     except OSError as error:  # the verdict is told, and that is what was asked for
-        print(f"the report is not kept: {error}", file=sys.stderr)
+        print(f"the report is not kept: {in_one_line(error)}", file=sys.stderr)
     else:
         print(f"report:  {display_path(path)}")
     return 0 if audit["verdict"] == FITS else 1

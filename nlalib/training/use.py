@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nlalib.data.image_files import eight_bits, open_image
 from nlalib.data.label_sources import RULE
 from nlalib.data.labels import expressions
-from nlalib.files import write_atomically
+from nlalib.files import write_atomically, writing
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
 from nlalib.paths import runs_folder
 from nlalib.prepare.alignment import align_face
@@ -199,7 +199,8 @@ def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
         If the exported network computes something else.
     """
     config, classifier = load_classifier(run_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     weights, card, graph = (folder / f"{run_id}.{end}" for end in ("safetensors", "md", "onnx"))
     write_weights(weights, classifier.learner.model)
     write_atomically(card, lambda path: path.write_text(model_card(config)))

@@ -21,6 +21,7 @@ from made_sets import (
     write_ferplus,
     write_rafdb,
 )
+from nlalib.data.decoding import ImageReader, UndecodableImage
 from nlalib.data.index import SPLITS
 from nlalib.data.labels import BASIC_EXPRESSIONS
 from nlalib.data.sets import SETS
@@ -31,6 +32,7 @@ from nlalib.data.sets.ferplus import COUNTS as FERPLUS_COUNTS
 from nlalib.data.sets.ferplus import IMAGES, ROWS
 from nlalib.data.sets.rafdb import COUNTS as RAFDB_COUNTS
 from nlalib.data.sets.rafdb import LABEL_FILE, RAFDB
+from nlalib.files import CLOSED
 from nlalib.prepare.audit import audit_dataset, format_audit, main
 from nlalib.prepare.deviations import CLASS_ORDERS, count_deviations
 
@@ -285,4 +287,20 @@ def test_a_list_that_may_not_be_read_is_one_line_with_the_remedy(tmp_path, monke
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
     found = audit_dataset("rafdb", tmp_path / "set")
     assert found["verdict"] == "cannot be read"
-    assert found["deviations"] == [f"{path} may not be read by this user: change its mode or owner"]
+    assert found["deviations"] == [f"{path} is {CLOSED}"]
+
+
+def test_closed_images_are_not_said_to_be_cut_short(tmp_path, monkeypatch):
+    root = write_rafdb(tmp_path / "set")
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("nlalib.data.decoding.open_image", refuse)
+    found = audit_dataset("rafdb", root)
+    told = [text for text in found["deviations"] if CLOSED in text]
+    assert len(told) == 1
+    assert f"{len(list(root.rglob('*.jpg'))):,} images, first " in told[0]
+    assert not any("do not decode" in text for text in found["deviations"])
+    with pytest.raises(UndecodableImage, match=f"a.jpg in {root} is closed to this user"):
+        ImageReader(root, ["a.jpg"], 48).read("a.jpg")
