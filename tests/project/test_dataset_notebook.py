@@ -38,7 +38,7 @@ def test_notebook_describes_a_set_without_votes(tmp_path, monkeypatch, name, cap
     monkeypatch.setenv("NLA_FIGURES", str(tmp_path / "figures"))
     figures_folder().mkdir()
     dataset, write = SETS[name]
-    found, _ = run_notebook(dataset=dataset, root=str(write(tmp_path / "set")))
+    found, _ = run_notebook(dataset=dataset, data_root=str(write(tmp_path / "set")))
     plt.close("all")
     assert found["counts"]["test"].to_dict() == TEST
     assert found["ratios"]["train"] == imbalance_ratio(pd.Series(COUNTS["train"]))

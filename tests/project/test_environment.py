@@ -1,6 +1,7 @@
 """Versions are written once: pyproject.toml, constraints.txt and environment.yml agree."""
 
 import re
+import subprocess
 import tomllib
 from importlib import metadata
 
@@ -109,3 +110,19 @@ def test_conda_itself_provides_only_python_and_pip():
     name, version = python.split("=")
     assert name == "python"
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+
+
+def test_environment_and_study_may_lie_under_names_with_spaces(tmp_path):
+    """`make` splits names at spaces, unless they are marked; so does the shell."""
+    venv = tmp_path / "my environment"
+    words = [f"VENV={venv}", "CONFIG=configs/my study.yaml"]
+    for target in ("study", "report", "publish", "lab"):
+        told = subprocess.run(
+            ["make", "--dry-run", target, *words], cwd=ROOT, capture_output=True, text=True
+        )
+        assert (told.returncode, told.stderr) == (0, "")
+        commands = told.stdout
+        assert f'python="{venv}/bin/python"' in commands
+        assert f'"{venv}/bin/python" -m pip' in commands
+        if target != "lab":
+            assert commands.count("my study.yaml") == commands.count('my study.yaml"') > 0
