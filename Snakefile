@@ -133,7 +133,7 @@ if study.pretraining:
 
     rule pretrain:
         # First of all: it takes longest, and other runs wait for it.
-        priority: 1
+        priority: 2
         output:
             f"{RUNS}/{study.pretraining.run_id}/executed",
         params:
@@ -165,6 +165,8 @@ rule train:
     params:
         yaml=run_parameters,
         gpu=lambda wildcards: take_gpus(gpus_of(wildcards)),
+    # Before notebooks: one that fails then stops no training.
+    priority: 1
     threads: 1
     resources:
         gpu=gpus_of,

@@ -50,3 +50,8 @@ def test_notebook_describes_a_set_without_votes(tmp_path, monkeypatch, name, cap
     # Nothing of FERPlus is shown as if it were this set's.
     assert not {f"02_{dataset}_entropy.csv", f"02_{dataset}_vote_shares.csv"} & written
     assert "checked: FERPlus's leaked test images" in capsys.readouterr().out
+
+
+def test_too_few_rendered_faces_are_told_before_any_work():
+    with pytest.raises(ValueError, match="faces is 20; take 2000 or more"):
+        run_notebook(faces=20)
