@@ -19,7 +19,7 @@ from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.records import (
-    epochs_file,
+    kept_epochs_file,
     kept_runs,
     predictions_file,
     predictions_of,
@@ -75,8 +75,8 @@ def collect(config: str, so_far: bool = False) -> None:
 def keep(config: str) -> None:
     """Keep in results/ what finished runs of an unfinished study tell, before their folders go.
 
-    Their predictions and numbers over epochs: `collect` then needs no folder of theirs. The study's
-    results are published by `publish` alone, when it has ended.
+    Their predictions and numbers over epochs, in results/predictions/: `collect` then needs no
+    folder of theirs. What is published of the study stays as it is.
     """
     study = read_study(config)
     kept = kept_runs(study.name)
@@ -87,7 +87,7 @@ def keep(config: str) -> None:
     # Both are read before either is written, as they may be made of what was kept before.
     predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)
     write_prediction_table(predictions, predictions_file(study.name))
-    write_csv(epochs_file(study.name), epochs.round(6))
+    write_csv(kept_epochs_file(study.name), epochs.round(6))
     print(f"{study.name}: kept {len(runs)} of {len(study.runs)} runs")
 
 
@@ -180,16 +180,15 @@ def publish(config: str) -> None:
             )
     predictions = collected(study, PREDICTIONS)
     is_whole = set(read_table(tables[study.name])["run_id"]) == set(study.runs)
-    if not is_whole:  # `keep` writes these two, of all runs that are done or kept
-        del tables[f"{study.name}_epochs"]
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        shutil.copy(table, ROOT / "results" / f"{name}.csv")
     if is_whole:
         shutil.copy(predictions, predictions_file(study.name))
-    else:
+        kept_epochs_file(study.name).unlink(missing_ok=True)
+    else:  # before the tables are copied, of which it may be made
         keep(config)
+    for name, table in tables.items():
+        shutil.copy(table, ROOT / "results" / f"{name}.csv")
     for figure in sorted((study.folder / "figures").glob("*")):
         if not figure.name.startswith("06_"):
             shutil.copy(figure, ROOT / "figures" / figure.name)

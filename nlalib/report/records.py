@@ -2,7 +2,8 @@
 
 `results/predictions/<study>.parquet` keeps of each run of a published study what it predicts for
 the test images at the last epoch and at the best one on validation: enough for any later metric,
-test or figure, without training. `results/<study>_epochs.csv` keeps the course of its metrics.
+test or figure, without training. `results/<study>_epochs.csv` keeps the course of its metrics; until
+the study is published whole, `<study>_epochs.csv` beside the predictions does.
 
 Kept are logarithms of probabilities in half precision, each within a two-thousandth of what it was.
 Probabilities themselves in half precision would lose the smallest, and with them the likelihood.
@@ -146,7 +147,13 @@ def predictions_file(study: str) -> Path:
 
 def epochs_file(study: str) -> Path:
     """Return the path of a published study's numbers over epochs."""
-    return ROOT / "results" / f"{study}_epochs.csv"
+    kept = kept_epochs_file(study)
+    return kept if kept.is_file() else ROOT / "results" / f"{study}_epochs.csv"
+
+
+def kept_epochs_file(study: str) -> Path:
+    """Return where the numbers over epochs of an unfinished study's runs are kept."""
+    return ROOT / "results" / "predictions" / f"{study}_epochs.csv"
 
 
 def kept_predictions(study: str) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def test_a_study_published_so_far_keeps_the_runs_of_unfinished_seeds(project, ca
     assert run("collect", study, "--so-far") == 0
     assert run("publish", study) == 0
     assert set(pd.read_csv(root / "results" / "tiny.csv")["seed"]) == {0}
-    assert set(pd.read_csv(root / "results" / "tiny_epochs.csv")["seed"]) == {0, 1}
+    assert set(pd.read_csv(root / "results" / "tiny_epochs.csv")["seed"]) == {0}
     assert len(records.kept_runs("tiny")) == 3
     # The last run ends, and all folders but its own go.
     shutil.rmtree(root / "runs")
@@ -109,6 +109,12 @@ def test_a_study_published_so_far_keeps_the_runs_of_unfinished_seeds(project, ca
     last = last.set_index(["method", "seed"])["value"]
     assert last["nla", 1] == pytest.approx(2 / 7, abs=1e-6)
     assert last["ce", 1] == pytest.approx(1 / 7, abs=1e-6)
+    # Published whole, nothing is kept twice; and what is kept changes nothing that is published.
+    assert run("publish", study) == 0
+    assert [path.name for path in (root / "results/predictions").iterdir()] == ["tiny.parquet"]
+    published = (root / "results" / "tiny_epochs.csv").read_bytes()
+    assert run("keep", study) == 0
+    assert (root / "results" / "tiny_epochs.csv").read_bytes() == published
 
 
 def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
