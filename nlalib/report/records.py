@@ -2,8 +2,8 @@
 
 `results/predictions/<study>.parquet` keeps of each run of a published study what it predicts for
 the test images at the last epoch and at the best one on validation: enough for any later metric,
-test or figure, without training. `results/<study>_epochs.csv` keeps the course of its metrics; until
-the study is published whole, `<study>_epochs.csv` beside the predictions does.
+test or figure, without training. `results/<study>_epochs.csv` keeps the course of its metrics;
+until the study is published whole, `<study>_epochs.csv` beside the predictions does.
 
 Kept are logarithms of probabilities in half precision, each within a two-thousandth of what it was.
 Probabilities themselves in half precision would lose the smallest, and with them the likelihood.
