@@ -208,6 +208,28 @@ def share_legend(figure: plt.Figure, axes: np.ndarray) -> None:
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(handles), 4))
 
 
+def show_with_points(
+    axis: plt.Axes, image: np.ndarray, points: np.ndarray, dot: float = 12
+) -> None:
+    """Show an image with points on it, and nothing around it.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    image : numpy.ndarray
+        (height, width, 3), uint8, or float from 0 to 1.
+    points : numpy.ndarray
+        (..., 2), x and y in pixels, counted from the image's top left corner.
+    dot : float
+        Area of a point's dot, in square points.
+    """
+    height, width = image.shape[:2]
+    axis.imshow(image, extent=(0, width, height, 0))
+    axis.scatter(*np.reshape(points, (-1, 2)).T, s=dot, color="cyan")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
 def show_images(
     images: np.ndarray, titles: list[str] | None = None, columns: int = 8, inches: float = 1.2
 ) -> plt.Figure:

@@ -95,3 +95,18 @@ def test_nothing_is_marked_where_nothing_is_cut():
     plots.draw_forest(axis, forest(), ["a", "b"], {"a": "red", "b": "blue"})
     plots.cut_at(axis, -40, 40)
     assert not [line for line in axis.lines if line.get_marker() in ("<", ">")]
+
+
+def test_points_lie_where_the_image_is_read_from_its_corner():
+    figure = plt.figure(figsize=(2, 1), layout="none")
+    axis = figure.add_axes((0, 0, 1, 1))
+    image = np.full((10, 20, 3), 255, np.uint8)
+    image[2, 15] = 0  # its centre is at x = 15.5, y = 2.5
+    plots.show_with_points(axis, image, np.array([[[15.5, 2.5]]]), dot=0)
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., 0]
+    height, width = drawn.shape
+    dark = np.argwhere(drawn < 128).mean(axis=0) / [height, width] * [10, 20]
+    np.testing.assert_allclose(dark, [2.5, 15.5], atol=0.1)
+    (dots,) = axis.collections
+    np.testing.assert_array_equal(dots.get_offsets(), [[15.5, 2.5]])
