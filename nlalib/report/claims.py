@@ -63,7 +63,9 @@ class Claim:
 
 def _both(number: int, paper: str, words: str, short: Contrast, study: str, **changes) -> Claim:
     # The face network and its weights are the only ones of their studies.
-    converged = {"study": study, "backbone": "", "init": "", "shown_in": "10_claims", **changes}
+    shown = {"face": "14_memorisation"}.get(study, "10_claims")
+    shown = short.shown_in if short.chance is not None else shown  # on the weight: 12
+    converged = {"study": study, "backbone": "", "init": "", "shown_in": shown, **changes}
     return Claim(number, paper, words, short, replace(short, **converged))
 
 
@@ -84,14 +86,16 @@ CLAIMS = (
           "face_parts"),
     _both(5, NLA, "Ambiguous samples get more weight.",
           Contrast("rank correlation of weight and vote entropy, at the last epoch", "noise", "nla",
-                   "entropy_correlation_weight", chance=0.0, shown_in="03_naw_weights"), "face"),
+                   "entropy_correlation_weight", chance=0.0,
+                   shown_in="12_weights_in_training"), "face"),
     _both(6, NLA, "Noisy samples get next to none.",
           Contrast("AUROC of a low weight for flipped labels, within a label, less chance", "noise",
-                   "nla", "auroc_within_label_low_weight", chance=0.5, **_NOISY), "face"),
+                   "nla", "auroc_within_label_low_weight", chance=0.5, **_NOISY,
+                   shown_in="12_weights_in_training"), "face"),
     _both(7, NLA, "Late in training it turns to ambiguous samples of minority classes.",
           Contrast("minorities among the most-weighted tenth less among all, at the last epoch",
                    "noise", "nla", "minority_share_of_top_weight",
-                   chance="minority_share_of_samples", shown_in="03_naw_weights"), "face"),
+                   chance="minority_share_of_samples", shown_in="12_weights_in_training"), "face"),
     _both(8, NLA, "Its gain is large under label noise.",
           Contrast("NLA - CE at 20 % noise, overall accuracy", "noise", "nla", "overall_accuracy",
                    **_NOISY), "face"),

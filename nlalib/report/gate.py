@@ -53,22 +53,37 @@ class Gate(NamedTuple):
         """Whether a difference may be called a verdict."""
         return self.converged and self.control >= 0
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was not passed, in words; empty where it was."""
+        found = {  # NaN compares as false
+            f"{REFERENCE} has not fitted its labels": self.fit < FITTED_SHARE,
+            f"what {REFERENCE} fits was not recorded": np.isnan(self.fit),
+            "validation accuracy still rises": self.slope >= LEVEL_SLOPE,
+            "validation accuracy was not recorded": np.isnan(self.slope),
+            "the positive control is behind": self.control < 0,
+            "the positive control was not run": np.isnan(self.control),
+        }
+        return [reason for reason, is_so in found.items() if is_so]
+
     def __str__(self) -> str:
-        """Say in one line whether it passed, and by which numbers."""
-        fit = "not recorded" if np.isnan(self.fit) else f"{self.fit:.1%}"
-        slope = (
-            "not recorded" if np.isnan(self.slope) else f"{100 * self.slope:+.2f} points an epoch"
-        )
-        control = (
-            "not run"
-            if np.isnan(self.control)
-            else f"{self.control_name} {100 * self.control:+.1f} points against {REFERENCE}"
-        )
-        return (
-            f"{'passed' if self.passed else INCONCLUSIVE}: {REFERENCE} fits {fit} of its clean "
-            f"labels ({FITTED_SHARE:.0%} wanted), validation accuracy {slope}, positive control "
-            f"{control}"
-        )
+        """Say in one line whether it passed, why not, and by which numbers."""
+        verdict = "passed" if self.passed else f"{INCONCLUSIVE}, as {' and '.join(self.reasons)}"
+        numbers = [
+            f"{REFERENCE} fits {self.fit:.1%} of its clean labels ({FITTED_SHARE:.0%} wanted)"
+        ]
+        numbers += [
+            f"validation accuracy changes by {100 * self.slope:+.2f} points an epoch (below "
+            f"{100 * LEVEL_SLOPE:+.2f} wanted)",
+            f"{self.control_name} is {100 * self.control:+.1f} points from {REFERENCE} under noise "
+            "(0 or more wanted)",
+        ]
+        known = [
+            words
+            for words, number in zip(numbers, (self.fit, self.slope, self.control), strict=True)
+            if not np.isnan(number)
+        ]
+        return f"{verdict}: {'; '.join(known)}" if known else verdict
 
 
 def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac") -> Gate:

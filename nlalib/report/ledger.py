@@ -217,7 +217,8 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger for a first screen: a row a claim, and both regimes in words."""
     rows = []
     for number, same in claims.groupby("number"):
-        row = {"claim": f"{number}. {same['claim'].iloc[0]}", "measured": same["measured"].iloc[0]}
+        claim, measured, notebook = same.iloc[0][["claim", "measured", "shown_in"]]
+        row = {"claim": f"[{number}](notebooks/{notebook}.ipynb). {claim}", "measured": measured}
         for regime in (SHORT, CONVERGED):
             of_regime = same[same["regime"] == regime]
             row[regime] = _verdicts(of_regime)

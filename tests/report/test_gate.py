@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from made_runs import results_of
 
-from nlalib.report.gate import published_gate, study_gate
+from nlalib.report.gate import Gate, published_gate, study_gate
 from nlalib.report.studies import read_study
 from places import ROOT
 
@@ -42,10 +42,36 @@ def test_gate_of_runs_that_can_tell():
     assert gate.control == pytest.approx((0.10 - 0.02) / 2)
     assert gate.converged
     assert gate.passed
+    assert gate.reasons == []
     assert str(gate) == (
-        "passed: ce fits 92.0% of its clean labels (90% wanted), validation accuracy +0.00 points "
-        "an epoch, positive control eac +4.0 points against ce"
+        "passed: ce fits 92.0% of its clean labels (90% wanted); validation accuracy changes by "
+        "+0.00 points an epoch (below +0.50 wanted); eac is +4.0 points from ce under noise (0 or "
+        "more wanted)"
     )
+
+
+@pytest.mark.parametrize(
+    ("gate", "reasons"),
+    [
+        (Gate(0.89, 0.0, 0.1, "eac"), ["ce has not fitted its labels"]),
+        (Gate(np.nan, 0.0, 0.1, "eac"), ["what ce fits was not recorded"]),
+        (Gate(0.95, 0.006, 0.1, "eac"), ["validation accuracy still rises"]),
+        (Gate(0.95, 0.0, -0.1, "eac"), ["the positive control is behind"]),
+        (
+            Gate(0.5, np.nan, np.nan, "eac"),
+            [
+                "ce has not fitted its labels",
+                "validation accuracy was not recorded",
+                "the positive control was not run",
+            ],
+        ),
+    ],
+)
+def test_gate_says_why_it_was_not_passed(gate, reasons):
+    assert not gate.passed
+    assert gate.reasons == reasons
+    assert str(gate).startswith(f"inconclusive, as {' and '.join(reasons)}")
+    assert "nan" not in str(gate)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +100,7 @@ def test_gate_of_runs_that_can_tell():
 def test_gate_of_runs_that_cannot_tell(results, epochs):
     gate = study_gate(results, epochs)
     assert not gate.passed
-    assert str(gate).startswith("inconclusive: ")
+    assert str(gate).startswith("inconclusive, as ")
 
 
 def test_validation_accuracy_may_fall():
