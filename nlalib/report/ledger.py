@@ -41,7 +41,7 @@ def ledger() -> pd.DataFrame:
 
     What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
     test images, of the differences that the study's table has. A positive difference speaks for
-    the claim. `hours` is what all runs of the study took to train, where they recorded it.
+    the claim. `hours` is what all runs of the study took to train, one thread each.
     """
     rows = []
     for claim in CLAIMS:
@@ -101,9 +101,9 @@ def _limit(verdict: str, n: int, declared: int, gate: Gate) -> str:
 
 
 def _hours(study: str) -> float:
-    epochs = _table(f"{study}_epochs")
-    seconds = epochs.loc[epochs["metric"] == "seconds", "value"]
-    return float(seconds.sum() / 3600) if len(seconds) else np.nan
+    results = _table(study)
+    of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
+    return float(results.loc[of_runs, "value"].sum() / 3600)
 
 
 def _verdict(found: dict, images: tuple, gains, can_tell: bool, contrast: Contrast) -> str:

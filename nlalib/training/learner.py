@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nlalib.data.pixels import read_images
@@ -12,6 +11,7 @@ from nlalib.methods import Method, ModelOutput, TrainingSet, make_method
 from nlalib.networks.normalisation import normalise
 from nlalib.networks.registry import build_model
 from nlalib.networks.representation import Representation
+from nlalib.networks.weight_files import read_weights_file
 from nlalib.training.batches import to_tensor
 from nlalib.training.config import RunConfig
 
@@ -116,7 +116,7 @@ def load_learner(config: RunConfig) -> Learner:
     Its data set is not needed.
     """
     network = build_model(config.backbone, config.num_classes, config.seed)
-    network.load_state_dict(load_file(config.folder / "weights.safetensors"))
+    network.load_state_dict(read_weights_file(config.folder / "weights.safetensors"))
     method = make_method(config.method, config.method_settings)
     samples = pd.read_parquet(config.folder / "samples.parquet").query("part == 'train'")
     labels = torch.from_numpy(samples["label"].to_numpy(np.int64, copy=True))
@@ -134,7 +134,7 @@ def load_learner(config: RunConfig) -> Learner:
         )
     own = config.folder / "method.safetensors"
     if own.exists():
-        method.load_state_dict(load_file(own))
+        method.load_state_dict(read_weights_file(own))
     return Learner(network, method, config.view_order).eval()
 
 

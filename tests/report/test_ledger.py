@@ -135,6 +135,14 @@ def test_less_is_better_turns_the_sign(table):
     assert found["difference"] == pytest.approx(np.mean(gains))
 
 
+def test_hours_are_those_of_the_studys_runs(table):
+    seconds = rows_of("noise.csv", metric="training_seconds", selection="last")
+    assert len({row["run_id"] for row in seconds}) == len(seconds)
+    expected = sum(float(row["value"]) for row in seconds) / 3600
+    found = table.loc[table["study"] == "noise", "hours"].astype(float)
+    assert found.to_numpy() == pytest.approx(expected)
+
+
 CONTRAST = CLAIMS[0].short
 NO_IMAGES = (float("nan"), float("nan"))
 

@@ -53,6 +53,19 @@ def test_collect_show_and_publish(project, capsys):
     pd.testing.assert_frame_equal(again, pd.read_csv(root / "results" / "tiny.csv"))
 
 
+def test_a_study_of_one_method_ends_with_its_table(project, capsys):
+    """Nothing to compare it with, and no reference: a table without differences."""
+    root, run = project
+    path = root / "configs" / "tiny.yaml"
+    path.write_text(path.read_text().replace("[ce, nla]", "[nla]"))
+    for seed in (0, 1):
+        write_run(RunConfig(epochs=4, method="nla", seed=seed), [LABELS < 2] * 4)
+    for command in ("collect", "show", "publish"):
+        assert run(command, str(path)) == 0, capsys.readouterr().err
+    assert set(pd.read_csv(root / "results" / "tiny.csv")["method"]) == {"nla"}
+    assert pd.read_csv(root / "results" / "tiny_differences.csv").empty
+
+
 def test_an_unfinished_study_is_collected_so_far(project, capsys):
     root, run = project
     study = str(root / "configs" / "tiny.yaml")
