@@ -1,6 +1,8 @@
 """A study's long tables, read back, and made into tables for readers; knows nothing of runs."""
 
 import os
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,6 +58,11 @@ def published_table(study: str, ending: str = "") -> pd.DataFrame:
     path = ROOT / "results" / f"{study}{ending}.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
+    return _read(path, path.stat().st_mtime_ns).copy()
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, changed: int) -> pd.DataFrame:
     return read_table(path)
 
 

@@ -16,6 +16,7 @@ from nlalib.report.frame import chosen_rows, published_table
 from nlalib.report.studies import Study
 
 REFERENCE = "ce"
+CONTROL = "eac"  # where a study names none
 # Cross-entropy has fitted its clean labels when it gives this share of them back.
 FITTED_SHARE = 0.9
 # And training has ended when the validation accuracy rises by less an epoch.
@@ -51,7 +52,7 @@ class Gate(NamedTuple):
     @property
     def passed(self) -> bool:
         """Whether a difference may be called a verdict."""
-        return self.converged and self.control >= 0
+        return not self.reasons
 
     @property
     def reasons(self) -> list[str]:
@@ -70,9 +71,7 @@ class Gate(NamedTuple):
         """Say in one line whether it passed, why not, and by which numbers."""
         verdict = "passed" if self.passed else f"{INCONCLUSIVE}, as {' and '.join(self.reasons)}"
         numbers = [
-            f"{REFERENCE} fits {self.fit:.1%} of its clean labels ({FITTED_SHARE:.0%} wanted)"
-        ]
-        numbers += [
+            f"{REFERENCE} fits {self.fit:.1%} of its clean labels ({FITTED_SHARE:.0%} wanted)",
             f"validation accuracy changes by {100 * self.slope:+.2f} points an epoch (below "
             f"{100 * LEVEL_SLOPE:+.2f} wanted)",
             f"{self.control_name} is {100 * self.control:+.1f} points from {REFERENCE} under noise "
@@ -86,7 +85,7 @@ class Gate(NamedTuple):
         return f"{verdict}: {'; '.join(known)}" if known else verdict
 
 
-def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac") -> Gate:
+def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = CONTROL) -> Gate:
     """Return the gate of a study, from its long tables.
 
     Parameters
@@ -108,13 +107,19 @@ def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = "eac"
 def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
     """Return the study's gate: its own, or that of the published study that it names."""
     if study.gate:
-        results, epochs = published_table(study.gate), published_table(study.gate, "_epochs")
-    return study_gate(results, epochs, study.positive_control or "eac")
+        return gate_of_published(study.gate, study.positive_control)
+    return study_gate(results, epochs, study.positive_control or CONTROL)
 
 
 def published_gate(study: Study) -> Gate:
-    """Return the gate of a published study."""
-    return gate_of(study, published_table(study.name), published_table(study.name, "_epochs"))
+    """Return the gate of a published study, or of the one that it names."""
+    return gate_of_published(study.gate or study.name, study.positive_control)
+
+
+def gate_of_published(name: str, control: str) -> Gate:
+    """Return the gate of the published tables of this name; `control` as a study's file has it."""
+    tables = published_table(name), published_table(name, "_epochs")
+    return study_gate(*tables, control or CONTROL)
 
 
 def _slope(clean: pd.DataFrame) -> float:

@@ -15,9 +15,6 @@ A claim that comes out differently for the last epoch and for the epoch chosen o
 has both verdicts.
 """
 
-from functools import lru_cache
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import yaml
@@ -25,8 +22,8 @@ import yaml
 from nlalib.paths import ROOT
 from nlalib.report.certainty import INCONCLUSIVE, equivalence, student_interval
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
-from nlalib.report.frame import read_table
-from nlalib.report.gate import Gate, study_gate
+from nlalib.report.frame import published_table
+from nlalib.report.gate import Gate, gate_of_published
 from nlalib.report.reading import with_interval
 
 COLUMNS = [
@@ -101,7 +98,7 @@ def _limit(verdict: str, n: int, declared: int, gate: Gate) -> str:
 
 
 def _hours(study: str) -> float:
-    results = _table(study)
+    results = published_table(study)
     of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
     return float(results.loc[of_runs, "value"].sum() / 3600)
 
@@ -123,14 +120,14 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
     if contrast.study.endswith("_robustness"):
         return _losses_by_corruption(contrast)
     if contrast.chance is not None:
-        table = _under(_table(f"{contrast.study}_epochs"), contrast)
+        table = _under(published_table(contrast.study, "_epochs"), contrast)
         table = table[table["epoch"] == table["epochs"] - 1]
         numbers = table.pivot_table(index="seed", columns="metric", values="value")
         if contrast.metric not in numbers:
             return np.array([])
         chance = contrast.chance if isinstance(contrast.chance, float) else numbers[contrast.chance]
         return (numbers[contrast.metric] - chance).to_numpy()
-    table = _table(contrast.study)
+    table = published_table(contrast.study)
     table = table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
     if contrast.init:  # the same method from other weights
         own = table[(table["backbone"] == contrast.backbone) & (table["method"] == contrast.method)]
@@ -144,7 +141,7 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
 
 def _losses_by_corruption(contrast: Contrast) -> np.ndarray:
     """Return the difference in how much accuracy corrupted images lose, mean over corruptions."""
-    table = _table(contrast.study)
+    table = published_table(contrast.study)
     table = table[table["metric"] == contrast.metric]
 
     def losses(rows: pd.DataFrame) -> pd.Series:
@@ -182,7 +179,7 @@ def _over_images(contrast: Contrast, rule: str) -> tuple[float, float]:
     accuracies = contrast.metric in ("overall_accuracy", "mean_accuracy")
     if contrast.chance is not None or contrast.init or not accuracies or not path.is_file():
         return (np.nan, np.nan)
-    table = _under(read_table(path), contrast)
+    table = _under(published_table(contrast.study, "_differences"), contrast)
     table = table[(table["selection"] == rule) & (table["metric"] == contrast.metric)]
     table = table[table["reference"] == contrast.against]
     if len(table) != 1:
@@ -194,23 +191,11 @@ def _over_images(contrast: Contrast, rule: str) -> tuple[float, float]:
 def _gate(study: str) -> Gate:
     """Return the gate of a published study, or of the one whose recipe it shares."""
     content = _config(study)
-    of = content.get("gate", study)
-    control = content.get("positive_control", "eac")
-    return study_gate(_table(of), _table(f"{of}_epochs"), control)
+    return gate_of_published(content.get("gate") or study, content.get("positive_control", ""))
 
 
 def _config(study: str) -> dict:
     return yaml.safe_load((ROOT / "configs" / f"{study}.yaml").read_text())
-
-
-def _table(name: str) -> pd.DataFrame:
-    path = ROOT / "results" / f"{name}.csv"
-    return _read(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _read(path: Path, changed: int) -> pd.DataFrame:
-    return read_table(path)
 
 
 def in_short(claims: pd.DataFrame) -> pd.DataFrame:
