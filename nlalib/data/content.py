@@ -45,10 +45,20 @@ def compare_content(folder: Path, index: pd.DataFrame, images: np.ndarray) -> No
 
     A folder without a record, of a run from before there was one, is taken as it is.
     """
-    path = folder / CONTENT_FILE
-    if not path.is_file():
-        return
-    recorded, found = json.loads(path.read_text()), content_of(index, images)
+    if (folder / CONTENT_FILE).is_file():
+        require_content(folder, content_of(index, images))
+
+
+def require_content(folder: Path, found: dict[str, str]) -> None:
+    """Raise ValueError if a run's folder, which has a record, tells of other content than `found`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    found : dict of str
+        Of `content_of`.
+    """
+    recorded = json.loads((folder / CONTENT_FILE).read_text())
     differing = [what for what in found if recorded.get(what) != found[what]]
     if differing:
         told = " and ".join(

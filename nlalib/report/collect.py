@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pandas as pd
 
 from nlalib.data.choice import DataChoice
-from nlalib.data.content import CONTENT_FILE, compare_content
+from nlalib.data.content import CONTENT_FILE, content_of, require_content
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
@@ -124,11 +124,29 @@ def require_same_data(study: Study) -> None:
         and (config.folder / CONTENT_FILE).is_file()
         and config.data.root.is_dir()
     ]
-    indices = Indices()
+    # All methods of a seed share their data, which is digested once.
+    contents: dict[tuple[DataChoice, int], dict[str, str]] = {}
     for config in recorded:
-        index = indices.of(config)
-        images = image_array(index, root=config.data.root, size=config.image_size)
-        compare_content(config.folder, index, images)
+        shared = (config.data, config.image_size)
+        if shared not in contents:
+            index = load_dataset(config.data)[0]
+            images = image_array(index, root=config.data.root, size=config.image_size)
+            contents[shared] = content_of(index, images)
+        require_content(config.folder, contents[shared])
+
+
+def runs_at_hand(study: Study) -> dict[str, RunConfig]:
+    """Return the study's runs that are done or kept, by run id."""
+    kept = kept_runs(study.name)
+    return {run_id: c for run_id, c in study.runs.items() if c.is_done or run_id in kept}
+
+
+def some_runs_at_hand(study: Study) -> dict[str, RunConfig]:
+    """Return `runs_at_hand`; FileNotFoundError if there are none."""
+    runs = runs_at_hand(study)
+    if not runs:
+        raise FileNotFoundError(f"no run of study {study.name} is done or kept")
+    return runs
 
 
 def finished_part(study: Study) -> Study:
@@ -139,12 +157,8 @@ def finished_part(study: Study) -> Study:
     FileNotFoundError
         If there is no such seed.
     """
-    kept = kept_runs(study.name)
-    unfinished = {
-        config.seed
-        for run_id, config in study.runs.items()
-        if not config.is_done and run_id not in kept
-    }
+    at_hand = runs_at_hand(study)
+    unfinished = {config.seed for run_id, config in study.runs.items() if run_id not in at_hand}
     runs = {run_id: c for run_id, c in study.runs.items() if c.seed not in unfinished}
     if not runs:
         require_runs(study)

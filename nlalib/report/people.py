@@ -34,9 +34,9 @@ from nlalib.data.votes import label_from_votes
 from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
 from nlalib.paths import ROOT, display_path
-from nlalib.report.collect import Indices, identity_columns
+from nlalib.report.collect import Indices, identity_columns, some_runs_at_hand
 from nlalib.report.frame import SETTING
-from nlalib.report.records import KEPT_RULES, kept_runs, read_record
+from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study, read_study
 from nlalib.report.true_votes import fit_votes, pair_agreement
 
@@ -202,10 +202,7 @@ def study_agreement(study: Study) -> pd.DataFrame:
     ValueError
         If the study's set has no votes, or its runs are on several.
     """
-    kept = kept_runs(study.name)
-    runs = [c for c in study.runs.values() if c.is_done or c.run_id in kept]
-    if not runs:
-        raise FileNotFoundError(f"no run of study {study.name} is done or kept")
+    runs = list(some_runs_at_hand(study).values())
     if len({(c.dataset, c.num_classes, c.test_images, c.label_rule) for c in runs}) > 1:
         raise ValueError(f"the runs of {study.name} have several test sets: beside which people?")
     indices, rows = Indices(), []

@@ -12,6 +12,7 @@ from nlalib.report.candidate_tables import learns_from_candidates, study_candida
 from nlalib.report.collect import (
     finished_part,
     require_same_data,
+    some_runs_at_hand,
     study_epochs,
     study_table,
 )
@@ -20,7 +21,6 @@ from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.records import (
     kept_epochs_file,
-    kept_runs,
     predictions_file,
     predictions_of,
     write_prediction_table,
@@ -79,10 +79,7 @@ def keep(config: str) -> None:
     folder of theirs. What is published of the study stays as it is.
     """
     study = read_study(config)
-    kept = kept_runs(study.name)
-    runs = {run_id: c for run_id, c in study.runs.items() if c.is_done or run_id in kept}
-    if not runs:
-        raise FileNotFoundError(f"no run of study {study.name} is done or kept")
+    runs = some_runs_at_hand(study)
     part = replace(study, runs=runs)
     # Both are read before either is written, as they may be made of what was kept before.
     predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)

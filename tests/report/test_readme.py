@@ -14,7 +14,7 @@ BOTH = f"{HEADLINE}{HEADLINE_END} {DIFFERENCES}{DIFFERENCES_END}"
 
 @pytest.fixture
 def published(project, monkeypatch):
-    """The project with a published study; the ledger of claims is of the real one's tables."""
+    """The project with a published study; no claim is about it."""
     root, run = project
     of_tables = {n: s for n, s in readme.README_SECTIONS.items() if n != "claims"}
     monkeypatch.setattr(readme, "MADE_SECTIONS", {"README.md": of_tables})
