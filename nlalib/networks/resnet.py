@@ -2,18 +2,23 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from nlalib.networks.registry import register_backbone
 from nlalib.networks.representation import Representation
 
 
-@register_backbone("resnet18")
-class ResNet18(ResNet):
-    """torchvision's ResNet-18 with its state dict, returning a `Representation`."""
+class ResNet(nn.Module):
+    """A ResNet of torchvision with its state dict, returning a `Representation`.
 
-    def __init__(self, num_classes: int):
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+    Parameters
+    ----------
+    network : torchvision.models.ResNet
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        for name, part in network.named_children():
+            self.add_module(name, part)
 
     def forward(self, images: Tensor) -> Representation:
         """Return the `Representation` of images, (N, 3, H, W) float32."""
@@ -23,11 +28,17 @@ class ResNet18(ResNet):
         return Representation(self.fc(features), features, feature_map)
 
 
+@register_backbone("resnet18")
+def resnet18(num_classes: int) -> ResNet:
+    """Return a ResNet-18."""
+    return ResNet(_of_torchvision(num_classes))
+
+
 @register_backbone("resnet10_narrow16_stride2", width=16, blocks=1, stride=2)
 @register_backbone("resnet18_narrow32", width=32)
 @register_backbone("resnet18_narrow16", width=16)
-class NarrowResNet(ResNet18):
-    """A ResNet for small images: 3 x 3 stem, no pooling after it, fewer channels.
+def narrow_resnet(num_classes: int, *, width: int, blocks: int = 2, stride: int = 1) -> ResNet:
+    """Return a ResNet for small images: 3 x 3 stem, no pooling after it, fewer channels.
 
     Parameters
     ----------
@@ -39,18 +50,25 @@ class NarrowResNet(ResNet18):
     stride : int
         Of the stem. With 2 all later stages see a quarter of the places, at a quarter of the cost.
     """
+    network = _of_torchvision(num_classes)
+    block = type(network.layer1[0])
+    network.inplanes = width
+    network.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=stride, padding=1, bias=False)
+    network.bn1 = nn.BatchNorm2d(width)
+    network.maxpool = nn.Identity()
+    network.layer1 = network._make_layer(block, width, blocks)
+    network.layer2 = network._make_layer(block, 2 * width, blocks, stride=2)
+    network.layer3 = network._make_layer(block, 4 * width, blocks, stride=2)
+    network.layer4 = network._make_layer(block, 8 * width, blocks, stride=2)
+    network.fc = nn.Linear(8 * width, num_classes)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return ResNet(network)
 
-    def __init__(self, num_classes: int, *, width: int, blocks: int = 2, stride: int = 1):
-        super().__init__(num_classes)
-        self.inplanes = width
-        self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.Identity()
-        self.layer1 = self._make_layer(BasicBlock, width, blocks)
-        self.layer2 = self._make_layer(BasicBlock, 2 * width, blocks, stride=2)
-        self.layer3 = self._make_layer(BasicBlock, 4 * width, blocks, stride=2)
-        self.layer4 = self._make_layer(BasicBlock, 8 * width, blocks, stride=2)
-        self.fc = nn.Linear(8 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+def _of_torchvision(num_classes: int) -> nn.Module:
+    # Imported here: it takes as long as PyTorch itself, and names are checked without it.
+    from torchvision.models.resnet import BasicBlock, ResNet as TorchvisionResNet
+
+    return TorchvisionResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)

@@ -811,7 +811,7 @@ def test_network_alone_is_compiled_and_its_weights_keep_their_names(data, runs, 
     config = replace(TINY, epochs=1, compile=True, backbone="resnet10_narrow16_stride2")
     assert config.run_id == replace(config, compile=False).run_id
     folder = train(config, *data)
-    assert compiled == ["NarrowResNet"]
+    assert compiled == ["ResNet"]
     model = build_model(config.backbone, 7, 0)
     assert set(load_file(folder / "weights.safetensors")) == set(model.state_dict())
 
