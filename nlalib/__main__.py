@@ -5,7 +5,7 @@ check CONFIG     read the data sets of the runs that are still to do, and compar
 collect CONFIG   write the study's long tables from its finished runs: results, numbers over epochs,
                  differences between methods, predictions; where it has them, what its pre-training
                  found, and statistics of its candidate label sets (--so-far: of an unfinished
-                 study, the seeds of which every run is done)
+                 study, the runs that are done; one waits for its reference)
 front CONFIG     write the front page of a finished study's report, for `make report`, and print
                  where that goes
 show CONFIG      print the study's table and differences, and say where its files are
@@ -142,7 +142,7 @@ def main() -> int:
     )
     parser.add_argument("command", choices=(*COMMANDS, "readme"))
     parser.add_argument("config", metavar="CONFIG", nargs="?", default="configs/embedded.yaml")
-    parser.add_argument("--so-far", action="store_true", help="collect: leave out unfinished seeds")
+    parser.add_argument("--so-far", action="store_true", help="collect: the runs that are done")
     arguments = parser.parse_args()
     if arguments.command == "readme":
         return _told(readme)

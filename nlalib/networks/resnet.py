@@ -69,6 +69,7 @@ def narrow_resnet(num_classes: int, *, width: int, blocks: int = 2, stride: int 
 
 def _of_torchvision(num_classes: int) -> nn.Module:
     # Imported here: it takes as long as PyTorch itself, and names are checked without it.
-    from torchvision.models.resnet import BasicBlock, ResNet as TorchvisionResNet
+    from torchvision.models.resnet import BasicBlock
+    from torchvision.models.resnet import ResNet as TorchvisionResNet
 
     return TorchvisionResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)

@@ -21,6 +21,7 @@ from nlalib.metrics import (
     selective_risks,
     vote_metrics,
 )
+from nlalib.report.certainty import CONDITION, reference_rows
 from nlalib.report.epoch_numbers import run_epoch_numbers
 from nlalib.report.frame import RESULT_COLUMNS, SETTING
 from nlalib.report.records import (
@@ -150,16 +151,27 @@ def some_runs_at_hand(study: Study) -> dict[str, RunConfig]:
 
 
 def finished_part(study: Study) -> Study:
-    """Return the study with the seeds alone of which every run is done or kept.
+    """Return the study with its finished runs alone: those that are done or kept.
+
+    One whose reference, of the same seed and condition, is not there waits for it.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such seed.
+        If there is no such run.
     """
+    declared = pd.DataFrame([identity_columns(c, study.name) for c in study.runs.values()])
+    references = [
+        reference_rows(same, reference)
+        for _, same in declared.groupby(CONDITION, dropna=False)
+        for reference in study.references
+    ]
+    key = [*CONDITION, "seed"]
     at_hand = runs_at_hand(study)
-    unfinished = {config.seed for run_id, config in study.runs.items() if run_id not in at_hand}
-    runs = {run_id: c for run_id, c in study.runs.items() if c.seed not in unfinished}
+    needed = pd.concat(references).drop_duplicates("run_id")
+    missing = needed.loc[~needed["run_id"].isin(at_hand), key]
+    waiting = set(declared.merge(missing)["run_id"])
+    runs = {run_id: c for run_id, c in at_hand.items() if run_id not in waiting}
     if not runs:
         require_runs(study)
     return replace(study, runs=runs)

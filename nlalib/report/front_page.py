@@ -11,8 +11,8 @@ from nlalib.paths import display_path
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.publish import collected
+from nlalib.report.reading import difference_in_words
 from nlalib.report.studies import read_study
-from nlalib.report.words import difference_in_words
 
 
 def front_page(title: str, gate: str, table: pd.DataFrame, differences: list[str]) -> str:

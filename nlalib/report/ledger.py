@@ -5,6 +5,8 @@ Every number comes from the tables in results/, and so does the verdict:
 ============  ====================================================================================
 verified      the runs could tell (`nlalib.report.gate`), every declared seed has run, and the
               interval over seeds lies on the claim's side, and that over test images where there is
+              one; of contrasts that the study declared before its runs, p-values corrected for
+              their number (Holm) are below 5 % too
 falsified     as there, but the interval lies on the other side, or the two are shown to be equal
               within a point
 toy           as these, but on rendered faces
@@ -31,6 +33,10 @@ COLUMNS = [
     *("low", "high", "images_low", "images_high", "gate", "verdict", "limit", "hours"),
     *("study", "command", "shown_in"),
 ]
+
+
+LEVEL = 0.05  # of the tests
+_OF_DIFFERENCES = ["images_low", "images_high", "primary", "p_seeds_holm", "p_images_holm"]
 
 
 def ledger() -> pd.DataFrame:
@@ -68,15 +74,18 @@ def measured(contrast: Contrast, rule: str) -> dict:
     if not len(gains):
         return {"verdict": "not run"}
     found = student_interval(gains)
-    images = _over_images(contrast, rule)
+    told = _published_difference(contrast, rule)
+    images = sorted(contrast.sign * told[["images_low", "images_high"]].to_numpy(dtype=float))
     gate, declared = _gate(study), declared_seeds(_config(study))
     can_tell = gate.passed and found["n"] >= declared
-    verdict = _verdict(found, images, gains, can_tell, contrast)
+    bounds = [found["low"], found["high"], *images]
+    survives = _survives_correction(told)
+    verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
-        "limit": _limit(verdict, found["n"], declared, gate),
+        "limit": _limit(verdict, found["n"], declared, gate, survives),
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
 
@@ -88,13 +97,15 @@ def declared_seeds(content: dict) -> int:
     return len({seed for grid in grids for seed in grid.get("seed", fixed)})
 
 
-def _limit(verdict: str, n: int, declared: int, gate: Gate) -> str:
+def _limit(verdict: str, n: int, declared: int, gate: Gate, survives: bool) -> str:
     """Return what keeps a contrast from saying more."""
     if n < declared:
         return f"interim: {n} of {declared} declared seeds"
     if not gate.passed:
         return "the runs could not have told (gate)"
-    return "an interval holds zero" if verdict == INCONCLUSIVE else "one data set, one network"
+    if verdict != INCONCLUSIVE:
+        return "one data set, one network"
+    return "an interval holds zero" if survives else "corrected for their number, it may be chance"
 
 
 def _hours(study: str) -> float:
@@ -103,16 +114,17 @@ def _hours(study: str) -> float:
     return float(results.loc[of_runs, "value"].sum() / 3600)
 
 
-def _verdict(found: dict, images: tuple, gains, can_tell: bool, contrast: Contrast) -> str:
-    bounds = np.array([found["low"], found["high"], *images], dtype=float)
-    bounds = bounds[~np.isnan(bounds)]
-    if not can_tell or np.isnan(found["low"]):
+def _verdict(bounds: list[float], survives: bool, gains: np.ndarray, contrast: Contrast) -> str:
+    """Return the verdict of runs that could tell; `survives`: the correction, where one is due."""
+    if np.isnan(bounds[0]):  # one seed, no interval
         return INCONCLUSIVE
-    if (bounds > 0).all():
+    known = np.array([bound for bound in bounds if not np.isnan(bound)])
+    if survives and (known > 0).all():
         return "verified"
-    if (bounds < 0).all() or (contrast.chance is None and equivalence(gains) < 0.05):
+    if survives and (known < 0).all():
         return "falsified"
-    return INCONCLUSIVE
+    is_equal = contrast.chance is None and equivalence(gains) < LEVEL
+    return "falsified" if is_equal else INCONCLUSIVE
 
 
 def _gains(contrast: Contrast, rule: str) -> np.ndarray:
@@ -173,19 +185,25 @@ def _rows(table: pd.DataFrame, contrast: Contrast, method: str, settings: str) -
     return table[chosen]
 
 
-def _over_images(contrast: Contrast, rule: str) -> tuple[float, float]:
-    """Return the interval over test images, where the study's table of differences has it."""
+def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
+    """Return what the study's table of differences says of a contrast; NaN where it says nothing.
+
+    Its interval over test images, whether the study declared it, and its corrected p-values.
+    """
+    nothing = pd.Series(np.nan, _OF_DIFFERENCES)
     path = ROOT / "results" / f"{contrast.study}_differences.csv"
-    accuracies = contrast.metric in ("overall_accuracy", "mean_accuracy")
-    if contrast.chance is not None or contrast.init or not accuracies or not path.is_file():
-        return (np.nan, np.nan)
+    if contrast.chance is not None or contrast.init or not path.is_file():
+        return nothing
     table = _under(published_table(contrast.study, "_differences"), contrast)
     table = table[(table["selection"] == rule) & (table["metric"] == contrast.metric)]
     table = table[table["reference"] == contrast.against]
-    if len(table) != 1:
-        return (np.nan, np.nan)
-    bounds = contrast.sign * table[["images_low", "images_high"]].to_numpy()[0]
-    return tuple(sorted(bounds))
+    return table.iloc[0].reindex(_OF_DIFFERENCES) if len(table) == 1 else nothing
+
+
+def _survives_correction(told: pd.Series) -> bool:
+    """Return whether a declared contrast is left after correction; any other needs none."""
+    is_declared = told["primary"] is True or told["primary"] == 1.0
+    return not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
 
 
 def _gate(study: str) -> Gate:

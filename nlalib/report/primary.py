@@ -1,8 +1,13 @@
 """Which comparisons are primary, and how all others are corrected: one rule for every notebook.
 
-Primary is what the study asks first: NLA less cross-entropy at the last epoch, in both accuracies,
-under each condition of `PRIMARY_STUDIES`. These are corrected for their number among themselves
-(Holm), wherever they are shown; so the same runs get the same word of certainty in all notebooks.
+Primary is what a study asks first, and its p-values are corrected for their number (Holm) in a
+family of their own, wherever they are shown; so the same runs get the same word of certainty in
+all notebooks. There are two kinds of family:
+
+- a study that declares its contrasts before its runs (`primary` in its file) is a family;
+- of the older, short grids, NLA less cross-entropy at the last epoch, in both accuracies, under
+  each condition of `SHORT_STUDIES`, is one family.
+
 Any other comparison is corrected among the others of its study and table.
 """
 
@@ -16,7 +21,7 @@ from nlalib.report.certainty import ACCURACIES, certainty, holm
 from nlalib.report.frame import SETTING, read_table
 from nlalib.report.reading import verdict
 
-PRIMARY_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
+SHORT_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
 OF_PAIR = frozenset({"nla", "ce"})
 P_VALUES = ("p_seeds", "p_images")
 OVER_IMAGES = ["images_low", "images_high", "p_images"]
@@ -28,19 +33,27 @@ ROUNDING = 2e-6  # of published tables, which have six decimals
 @lru_cache(maxsize=1)
 def primary_contrasts() -> pd.DataFrame:
     """Return the published primary contrasts, with `p_seeds_holm` and `p_images_holm`."""
-    paths = [ROOT / "results" / f"{study}_differences.csv" for study in PRIMARY_STUDIES]
-    table = pd.concat([read_table(path) for path in paths if path.is_file()], ignore_index=True)
-    table = table[(table["settings"] == "") & _asks_first(table)].reset_index(drop=True)
+    tables = {
+        path.stem.removesuffix("_differences"): read_table(path)
+        for path in sorted((ROOT / "results").glob("*_differences.csv"))
+    }
+    short = pd.concat([tables[s] for s in SHORT_STUDIES if s in tables], ignore_index=True)
+    is_last = short["selection"] == "last"
+    short = short[(short["settings"] == "") & is_last & _is_of_pair(short)].reset_index(drop=True)
     for name in P_VALUES:
-        table[f"{name}_holm"] = holm(table[name].to_numpy())
-    return table
+        short[f"{name}_holm"] = holm(short[name].to_numpy())
+    declared = [
+        table[table["primary"].eq(True)]  # which an older table does not say
+        for study, table in tables.items()
+        if study not in SHORT_STUDIES and "primary" in table
+    ]
+    return pd.concat([short, *declared], ignore_index=True)
 
 
-def _asks_first(table: pd.DataFrame) -> pd.Series:
+def _is_of_pair(table: pd.DataFrame) -> pd.Series:
     pairs = zip(table["method"], table["reference"], strict=True)
-    is_pair = [set(pair) == OF_PAIR for pair in pairs]
-    is_accuracy = table["metric"].isin(ACCURACIES)
-    return pd.Series(is_pair, table.index) & is_accuracy & (table["selection"] == "last")
+    is_pair = pd.Series([set(pair) == OF_PAIR for pair in pairs], table.index, dtype=bool)
+    return is_pair & table["metric"].isin(ACCURACIES)
 
 
 def corrected(differences: pd.DataFrame) -> pd.DataFrame:
@@ -54,13 +67,17 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
         as a primary one by its condition and its difference, whichever of both is the reference.
     """
     known = primary_contrasts()
-    same = [name for name in [*CONDITION, "metric"] if name in differences and name in known]
+    same = [
+        name
+        for name in [*CONDITION, "selection", "metric"]
+        if name in differences and name in known
+    ]
     of_known = known.assign(distance=known["difference"].abs()).drop_duplicates(same)
     names = [f"{name}_holm" for name in P_VALUES]
     table = differences.drop(columns=[*names, "primary"], errors="ignore").reset_index(drop=True)
     found = table[same].merge(of_known[[*same, "distance", *names]], on=same, how="left")
     is_near = (found["distance"] - table["difference"].abs()).abs() < ROUNDING
-    table["primary"] = _asks_first(table) & is_near
+    table["primary"] = _is_of_pair(table) & is_near
     for name in P_VALUES:
         others = table[name].where(~table["primary"])
         own = others.groupby(table["study"]).transform(lambda p: holm(p.to_numpy()))

@@ -12,6 +12,7 @@ from nlalib.report.candidate_tables import learns_from_candidates, study_candida
 from nlalib.report.collect import (
     finished_part,
     require_same_data,
+    runs_at_hand,
     some_runs_at_hand,
     study_epochs,
     study_table,
@@ -19,6 +20,7 @@ from nlalib.report.collect import (
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
+from nlalib.report.reading import difference_in_words
 from nlalib.report.records import (
     kept_epochs_file,
     predictions_file,
@@ -26,7 +28,6 @@ from nlalib.report.records import (
     write_prediction_table,
 )
 from nlalib.report.studies import Study, read_study
-from nlalib.report.words import difference_in_words
 
 # A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
 SIDE_TABLES = ("epochs", "differences")
@@ -47,7 +48,7 @@ def collect(config: str, so_far: bool = False) -> None:
     config : str
         The study's file.
     so_far : bool
-        Of an unfinished study the seeds alone of which every run is done.
+        Of an unfinished study the finished runs alone.
     """
     study = read_study(config)
     if so_far:
@@ -90,9 +91,11 @@ def keep(config: str) -> None:
 
 def _told_part(study: Study) -> Study:
     part = finished_part(study)
-    seeds = sorted({run.seed for run in part.runs.values()})
-    missing = len(study.runs) - len(part.runs)
-    print(f"{study.name}: seeds {', '.join(map(str, seeds))}; {missing} runs of others left out")
+    waiting = len(runs_at_hand(study)) - len(part.runs)
+    print(
+        f"{study.name}: {len(part.runs)} of {len(study.runs)} runs; {waiting} more are done, but "
+        "not their reference"
+    )
     return part
 
 
@@ -159,8 +162,8 @@ def publish(config: str) -> None:
     """Copy the study's tables, predictions and figures to the committed folders.
 
     Not the figures of 06: the committed ones show all published studies, and are drawn from
-    their tables by `make notebooks`. Of a study collected so far, runs of unfinished seeds are
-    kept beside (`keep`), and are no result.
+    their tables by `make notebooks`. Of a study collected so far, runs without a reference are kept
+    beside (`keep`), and are no result.
     """
     study = read_study(config)
     tables = {study.name: collected(study)}

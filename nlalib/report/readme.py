@@ -12,10 +12,10 @@ from nlalib.report.claims import CLAIMS, CONVERGED
 from nlalib.report.frame import headline, markdown, published_table
 from nlalib.report.gate import published_gate
 from nlalib.report.ledger import in_points, in_short, ledger, measured
+from nlalib.report.reading import difference_table
 from nlalib.report.records import kept_runs
 from nlalib.report.reproducing import SECTIONS
 from nlalib.report.studies import Study, read_study
-from nlalib.report.words import difference_table
 
 
 def headline_section() -> str:

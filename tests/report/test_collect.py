@@ -129,17 +129,25 @@ def test_missing_run_is_named_with_its_command(runs):
         study_table(study_of(CONFIG, missing))
 
 
-def test_unfinished_seeds_are_left_out_whole(runs):
-    configs = [replace(CONFIG, method=m, seed=s) for m in ("ce", "nla") for s in (0, 1, 2)]
-    for config in configs:
-        if (config.method, config.seed) != ("nla", 1):
-            write_run(config, HITS)
-    part = finished_part(study_of(*configs))
-    assert sorted((c.method, c.seed) for c in part.runs.values()) == [
-        ("ce", 0), ("ce", 2), ("nla", 0), ("nla", 2),
+def test_a_finished_run_counts_once_its_reference_is_there(runs):
+    def config(method: str, seed: int, noise: float) -> RunConfig:
+        return replace(CONFIG, method=method, seed=seed, noise_rate=noise)
+
+    study = study_of(*(config(m, s, n) for m in ("ce", "nla") for s in (0, 1) for n in (0.0, 0.2)))
+    for done in (("ce", 0, 0.0), ("nla", 0, 0.0), ("nla", 1, 0.0), ("ce", 1, 0.2)):
+        write_run(config(*done), HITS)
+    part = finished_part(study)
+    assert sorted((c.method, c.seed, c.noise_rate) for c in part.runs.values()) == [
+        ("ce", 0, 0.0), ("ce", 1, 0.2), ("nla", 0, 0.0),
     ]  # fmt: skip
     with pytest.raises(FileNotFoundError, match="is not done"):
         finished_part(study_of(replace(CONFIG, seed=9)))
+
+
+def test_a_study_without_its_reference_waits_for_none(runs):
+    configs = [replace(CONFIG, method="nla", seed=seed) for seed in (0, 1)]
+    write_run(configs[1], HITS)
+    assert list(finished_part(study_of(*configs)).runs) == [configs[1].run_id]
 
 
 def test_metrics_from_half_precision_are_those_of_the_run(runs):

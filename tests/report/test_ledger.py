@@ -147,6 +147,25 @@ CONTRAST = CLAIMS[0].short
 NO_IMAGES = (float("nan"), float("nan"))
 
 
+def told(low: float, high: float, primary=np.nan, *p_values: float) -> pd.Series:
+    """Return what a table of differences says of a contrast."""
+    p_values = p_values or NO_IMAGES
+    return pd.Series([low, high, primary, *p_values], ledgers._OF_DIFFERENCES)
+
+
+def ledger_of(monkeypatch, gains, interval, published, passed=True) -> dict:
+    """Return what the ledger says of these differences by seed, all of which were declared."""
+    fit = 0.95 if passed else 0.5
+    low, high = interval
+    monkeypatch.setattr(ledgers, "_gains", lambda contrast, rule: np.array(gains))
+    monkeypatch.setattr(ledgers, "_published_difference", lambda contrast, rule: published)
+    monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(fit, 0.0, 0.02, "eac"))
+    monkeypatch.setattr(ledgers, "declared_seeds", lambda content: len(gains))
+    found = {"n": len(gains), "difference": np.mean(gains), "low": low, "high": high}
+    monkeypatch.setattr(ledgers, "student_interval", lambda gains: found)
+    return ledgers.measured(CONTRAST, "last")
+
+
 @pytest.mark.parametrize(
     ("low", "high", "images", "gains", "passed", "verdict"),
     [
@@ -162,16 +181,37 @@ NO_IMAGES = (float("nan"), float("nan"))
         (float("nan"), float("nan"), (0.005, 0.04), [0.02], True, "inconclusive"),
     ],
 )
-def test_verdicts_by_hand(low, high, images, gains, passed, verdict):
-    found = {"low": low, "high": high}
-    assert ledgers._verdict(found, images, np.array(gains), passed, CONTRAST) == verdict
+def test_verdicts_by_hand(monkeypatch, low, high, images, gains, passed, verdict):
+    published = told(*images)
+    assert ledger_of(monkeypatch, gains, (low, high), published, passed)["verdict"] == verdict
+
+
+def test_a_declared_contrast_has_to_survive_the_correction(monkeypatch):
+    for p_values, verdict in (((0.01, 0.02), "verified"), ((0.06, 0.02), "inconclusive"),
+                              ((0.01, 0.06), "inconclusive")):  # fmt: skip
+        found = ledger_of(
+            monkeypatch, [0.01, 0.02, 0.03], (0.01, 0.03), told(0.005, 0.04, True, *p_values)
+        )
+        assert found["verdict"] == verdict
+    assert found["limit"] == "corrected for their number, it may be chance"
+    # One that was not declared is not corrected here.
+    undeclared = told(0.005, 0.04, False, 0.2, 0.2)
+    found = ledger_of(monkeypatch, [0.01, 0.02, 0.03], (0.01, 0.03), undeclared)
+    assert found["verdict"] == "verified"
+
+
+def test_corrections_of_the_main_study_are_found(table):
+    """Of its declared contrasts, and of no others."""
+    for claim, is_declared in ((1, True), (2, True), (8, True), (10, False)):
+        published = ledgers._published_difference(CLAIMS[claim - 1].converged, "last")
+        assert (published["primary"] == 1) == is_declared
 
 
 def test_no_verdict_before_every_declared_seed_has_run(monkeypatch):
     """The first seeds alone would be a look that may stop when it pleases."""
     gains = np.array([0.03, 0.031, 0.029])
     monkeypatch.setattr(ledgers, "_gains", lambda contrast, rule: gains)
-    monkeypatch.setattr(ledgers, "_over_images", lambda contrast, rule: NO_IMAGES)
+    monkeypatch.setattr(ledgers, "_published_difference", lambda *_: told(*NO_IMAGES))
     monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(0.95, 0.0, 0.02, "eac"))
     config = {"fixed": {}, "grid": [{"seed": [0, 1]}, {"seed": [1, 2, 3]}]}
     monkeypatch.setattr(ledgers, "_config", lambda study: config)
@@ -197,8 +237,7 @@ def test_declared_seeds(content, number):
 def test_a_fact_at_its_chance_level_is_not_falsified():
     """Equal within a point is said of accuracies, which have that unit."""
     of_fact = replace(CONTRAST, chance=0.0)
-    found = {"low": -0.001, "high": 0.001}
-    assert ledgers._verdict(found, NO_IMAGES, [0.0, 0.0005], True, of_fact) == "inconclusive"
+    assert ledgers._verdict([-0.001, 0.001], True, [0.0, 0.0005], of_fact) == "inconclusive"
 
 
 def test_first_screen_has_a_row_a_claim_and_both_rules_where_they_differ(table):
