@@ -73,24 +73,34 @@ def answer(claims: pd.DataFrame) -> str:
     claims : pandas.DataFrame
         As `nlalib.report.ledger.ledger` returns.
     """
-    numbers = {
-        verdict: sorted(claims.loc[claims["verdict"] == verdict, "number"].unique())
-        for verdict in ("verified", "falsified")
-    }
-    told = [
-        f"{verdict}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
-        for verdict, of in numbers.items()
-        if of
-    ]
+    told = [words for verdict in ("verified", "falsified") for words in _with(verdict, claims)]
     early = published_gate(read_study("configs/noise.yaml"))
     sentences = [
-        f"**Does it work? {' '.join(told) or 'Not settled yet.'}**",
+        f"**Does it work? {'; '.join(told) or 'Not settled yet'}.**",
         *_of_main_study(claims[claims["regime"] == CONVERGED]),
         "The older grids start from random weights and stop after six epochs. They see how a "
         f"network begins to learn, and could have found nothing; their gate is {early}. Whatever "
         "they show is called *inconclusive*.",
     ]
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _with(verdict: str, claims: pd.DataFrame) -> list[str]:
+    """Return the claims with this verdict in words, and under which rule if not under all."""
+    rules = {
+        "last": "at the last epoch",
+        "best_validation": "where held-out images choose the epoch",
+    }
+    words = []
+    for (number, regime), same in claims.groupby(["number", "regime"]):
+        having = same[same["verdict"] == verdict]
+        if len(having):
+            alone = (
+                "" if len(having) == len(same) else f", {rules[having['selection'].item()]} alone"
+            )
+            measured = having["measured"].iloc[0]
+            words.append(f"{verdict} ({regime}): {measured}, claim {number}{alone}")
+    return words
 
 
 def _of_main_study(claims: pd.DataFrame) -> list[str]:
@@ -100,7 +110,8 @@ def _of_main_study(claims: pd.DataFrame) -> list[str]:
     begun = (
         "The study that can tell starts from a network that knows faces and trains until "
         f"cross-entropy has fitted its labels ([configs/face.yaml](configs/face.yaml)); {run} of "
-        f"its {len(main.runs)} runs are done, and no verdict is drawn before all are."
+        f"its {len(main.runs)} runs are done, and a contrast has no verdict before all of its "
+        "declared seeds have run."
     )
     of = claims[claims["verdict"] != "not run"].set_index(["number", "selection"])
     if (8, "last") not in of.index:
@@ -110,10 +121,9 @@ def _of_main_study(claims: pd.DataFrame) -> list[str]:
         last, chosen = (in_points(of.loc[(number, r)]) for r in ("last", "best_validation"))
         return f"{last} points at the last epoch, {chosen} where held-out images choose it"
 
-    seeds = int(of.loc[(8, "last"), "n"])
     return [
-        f"{begun} After {seeds} of its seeds the gate, which asks whether training has ended and "
-        f"whether a method that is known to help does help, is {of.loc[(8, 'last'), 'gate']}.",
+        f"{begun} Its gate, which asks whether training has ended and whether a method that is "
+        f"known to help does help, is {of.loc[(8, 'last'), 'gate']}.",
         f"**With 20 % of the labels wrong**, NLA less cross-entropy: {both(8)}; in mean accuracy "
         f"{_noisy_mean('last')} and {_noisy_mean('best_validation')}.",
         f"**Without wrong labels**: {both(1)}; in mean accuracy {both(2)}.",

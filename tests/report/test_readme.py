@@ -5,7 +5,9 @@ import pytest
 from made_runs import RESULTS, differences_of
 
 from nlalib.report import readme
+from nlalib.report.claims import CONVERGED
 from nlalib.report.frame import SETTING
+from nlalib.report.ledger import ledger
 
 HEADLINE, HEADLINE_END = readme.readme_marks("headline table")
 DIFFERENCES, DIFFERENCES_END = readme.readme_marks("differences")
@@ -76,3 +78,18 @@ def test_readme_without_published_results(published, capsys, removed, message):
     assert run("readme") == 1
     assert message in capsys.readouterr().err
     assert (root / "README.md").read_text() == BOTH
+
+
+def test_the_answer_names_each_verdict_and_the_rule_that_it_hangs_on():
+    claims = ledger()
+    main = claims["regime"] == CONVERGED
+    claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
+    assert readme.answer(claims).startswith("- **Does it work? Not settled yet.**\n")
+    claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
+    is_last = claims["selection"] == "last"
+    claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
+    assert readme.answer(claims).splitlines()[0] == (
+        f"- **Does it work? verified ({CONVERGED}): NLA - CE at 20 % noise, overall accuracy, "
+        f"claim 8, at the last epoch alone; falsified ({CONVERGED}): NLA - EAC at 20 % noise, "
+        "overall accuracy, claim 10.**"
+    )
