@@ -7,6 +7,8 @@ Trust a difference that all call one. "No difference shown" is not "shown to be 
 `equivalence` asks.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -65,9 +67,9 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> float:
         return float("nan")
     if _all_the_same(differences):
         return float(abs(differences[0]) >= margin)
-    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
-    return float(max(above, below))
+    # Below the margin is, of the differences turned round, above its negative.
+    both = np.stack([differences, -differences])
+    return float(stats.ttest_1samp(both, -margin, axis=1, alternative="greater").pvalue.max())
 
 
 def probability_better(difference: float, deviation: float, n: int) -> float:
@@ -104,9 +106,15 @@ def detectable_difference(
     """
     if n < 2 or np.isnan(deviation):
         return float("nan")
+    return _detectable_effect(n, power, alpha) * deviation
+
+
+@lru_cache
+def _detectable_effect(n: int, power: float, alpha: float) -> float:
+    """Return the same in deviations; found by a search, once for each number of pairs."""
     from statsmodels.stats.power import TTestPower  # 2 s, which reports need not wait for
 
-    return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power) * deviation)
+    return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power))
 
 
 def paired_differences(
@@ -141,20 +149,22 @@ def paired_differences(
         several settings of it could be meant.
     """
     chosen = chosen_rows(results, metric, selection)
+    chosen_by = {"reference": reference, "selection": selection, "metric": metric}
+    condition, which = ["study", *CONDITION], ["method", "settings"]
     rows = []
-    for _, same in chosen.groupby(["study", *CONDITION], sort=False, dropna=False):
+    for shared, same in chosen.groupby(condition, sort=False, dropna=False):
         baseline = reference_rows(same, reference)
         if baseline.empty:
             continue
-        others = same.drop(baseline.index)
-        for _, own in others.groupby(["method", "settings"], sort=False):
-            pairs = own.merge(baseline[["seed", "value"]], on="seed", suffixes=("", "_reference"))
-            if pairs.empty:
+        theirs = dict(zip(baseline["seed"], baseline["value"], strict=True))
+        for own_choice, own in same.drop(baseline.index).groupby(which, sort=False):
+            ours = zip(own["seed"], own["value"], strict=True)
+            gains = [value - theirs[seed] for seed, value in ours if seed in theirs]
+            if not gains:
                 raise ValueError(f"{own['run_id'].iloc[0]} and {reference!r} share no seed")
-            gains = pairs["value"] - pairs["value_reference"]
             interval = student_interval(gains, confidence) | {"p_equivalent": equivalence(gains)}
-            identity = own.iloc[0][["study", *SETTING]].to_dict()
-            chosen_by = {"reference": reference, "selection": selection, "metric": metric}
+            found = dict(zip([*condition, *which], [*shared, *own_choice], strict=True))
+            identity = {name: found[name] for name in ("study", *SETTING)}
             rows.append({**identity, **chosen_by, **interval})
     if not rows:
         raise ValueError(
@@ -262,13 +272,13 @@ def crossed_bootstrap(
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Return p-values corrected for their number (Holm 1979), (m,) float; NaN stays, uncounted."""
-    from statsmodels.stats.multitest import multipletests  # 2 s, which reports need not wait for
-
+    # By hand: statsmodels' `multipletests` collects all garbage of the process at each call.
     p_values = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(p_values), np.nan)
-    known = ~np.isnan(p_values)
-    if known.any():
-        corrected[known] = multipletests(p_values[known], method="holm")[1]
+    smallest_first = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]  # NaN come last
+    still_asked = np.arange(len(smallest_first), 0, -1)
+    stepped = np.maximum.accumulate(p_values[smallest_first] * still_asked)
+    corrected[smallest_first] = np.minimum(stepped, 1)
     return corrected
 
 

@@ -98,7 +98,7 @@ def chosen_rows(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFr
     ValueError
         If there are none, or several runs of one setting share a seed.
     """
-    chosen = results.query("metric == @metric and selection == @selection")
+    chosen = results[(results["metric"] == metric) & (results["selection"] == selection)]
     if chosen.empty:
         raise ValueError(
             f"no rows for metric {metric!r} with selection {selection!r}; there are metrics "

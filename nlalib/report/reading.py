@@ -90,11 +90,13 @@ def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
     ValueError
         If a seed has more than one such row: more has to be chosen.
     """
+    fits = np.ones(len(rows), dtype=bool)
     for column, content in chosen.items():
-        rows = rows[rows[column] == content]
-    if rows["seed"].duplicated().any():
+        fits &= (rows[column] == content).to_numpy()
+    values = rows.loc[fits, ["seed", "value"]].set_index("seed")["value"].sort_index()
+    if values.index.has_duplicates:
         raise ValueError(f"{chosen} leave several rows for one seed; choose more columns")
-    return rows.set_index("seed")["value"].sort_index()
+    return values
 
 
 def difference_in_words(row: pd.Series) -> str:

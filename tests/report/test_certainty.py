@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from nlalib.report.certainty import (
     bootstrap_differences,
@@ -67,6 +68,16 @@ def test_holm_by_hand():
     with_hole = holm(np.array([0.01, np.nan, 0.04]))
     assert with_hole[[0, 2]].tolist() == pytest.approx([0.02, 0.04])
     assert np.isnan(with_hole[1])
+
+
+def test_holm_is_that_of_statsmodels():
+    generator = np.random.default_rng(0)
+    p_values = np.concatenate([generator.random(20) ** 3, [0.01, 0.01, 0.0, 1.0]])  # with ties
+    generator.shuffle(p_values)
+    expected = multipletests(p_values, method="holm")[1]
+    np.testing.assert_array_equal(holm(p_values), expected)
+    assert holm(np.array([])).shape == (0,)
+    assert np.isnan(holm(np.array([np.nan]))).all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
