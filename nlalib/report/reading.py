@@ -26,7 +26,10 @@ def check_findings(findings: dict[str, bool]) -> Styler:
     """
     words = ["yes" if holds else "no" for holds in findings.values()]
     table = pd.DataFrame({"holds": words}, index=pd.Index(findings, name="finding"))
-    return table.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+    as_text = {"text-align": "left", "white-space": "normal", "font-weight": "normal"}
+    as_css = "; ".join(f"{name}: {value}" for name, value in as_text.items())
+    shown = table.style.set_properties(**as_text)
+    return shown.set_table_styles([{"selector": "th", "props": as_css}])
 
 
 class Folded:
