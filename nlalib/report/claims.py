@@ -6,7 +6,7 @@ The numbers come from the tables in results/, see `nlalib.report.ledger`.
 from dataclasses import dataclass, replace
 
 NLA, VOTES = "NLA, AAAI 2025", "weak supervision, arXiv 2209.15402"
-SHORT, CONVERGED = "short, from random weights", "converged, from face weights"
+SHORT, CONVERGED = "short, from random weights", "labels fitted, from face weights"
 
 
 @dataclass(frozen=True)
