@@ -61,7 +61,7 @@ class Gate(NamedTuple):
             f"{REFERENCE} has not fitted its labels": self.fit < FITTED_SHARE,
             f"what {REFERENCE} fits was not recorded": np.isnan(self.fit),
             "validation accuracy still rises": self.slope >= LEVEL_SLOPE,
-            "validation accuracy was not recorded": np.isnan(self.slope),
+            "validation accuracy over the epochs was not recorded": np.isnan(self.slope),
             "the positive control is behind": self.control < 0,
             "the positive control was not run": np.isnan(self.control),
         }

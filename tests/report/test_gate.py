@@ -61,7 +61,7 @@ def test_gate_of_runs_that_can_tell():
             Gate(0.5, np.nan, np.nan, "eac"),
             [
                 "ce has not fitted its labels",
-                "validation accuracy was not recorded",
+                "validation accuracy over the epochs was not recorded",
                 "the positive control was not run",
             ],
         ),
