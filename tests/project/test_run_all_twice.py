@@ -18,6 +18,7 @@ WHOLE = ("00", "06", "07", "08", "09", "10", "11")
 CHANGES = (
     (r"^confidence: float = 0\.95", "confidence: float = 0.9"),
     (r"^seed: int = 0", "seed: int = 1"),
+    (r'^    "results/face\.csv",\n', ""),  # as a study of other runs executes 06
 )
 
 SHELL = """
