@@ -202,7 +202,7 @@ def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
 
 def _survives_correction(told: pd.Series) -> bool:
     """Return whether a declared contrast is left after correction; any other needs none."""
-    is_declared = told["primary"] is True or told["primary"] == 1.0
+    is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
     return not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
 
 
