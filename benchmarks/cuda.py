@@ -2,11 +2,13 @@
 
 python -m benchmarks cuda
 
+Where NVIDIA's multi-process service is running, runs side by side are measured with and without it.
 A step is of both views of each image. The bare step is forward, cross-entropy, backward and Adam on
 tensors that lie on the card; played as one graph nothing waits for launches any more. An epoch is
 `nlalib.training.loop.train_epoch`: images, augmentation, the method `nla`, the records.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,24 +23,25 @@ import torch
 from epochs import plain_epoch
 from measuring import in_turns, record
 from PIL import Image
-from steps import CONFIG, labels_of, our_epoch, random_images
-from torch.nn import functional
+from steps import CONFIG, our_epoch, random_images
 
-from nlalib.networks.registry import build_model
+from nlalib.training.bare_step import bare_steps
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import make_accelerator
-from nlalib.training.recording import CudaRecorder
 
-STEPS = 20  # of a measurement
+STEPS = 50  # of a measurement of bare steps
+# Of an epoch: a third of RAF-DB, so that what an epoch costs once weighs more here than there.
+IMAGES = 4096
 CASES = (
     (224, "resnet18", 32),
     (224, "resnet18", 128),
     (112, "resnet18", 32),
+    (112, "face_resnet", 32),
     (48, "resnet18_narrow32", 32),
     (48, "resnet18_narrow32", 128),
 )
 LIMIT = "bare step as one graph"
-WORKER_SECONDS = 10
+WORKER_SECONDS = 8
+PIPES, NO_PIPES = "CUDA_MPS_PIPE_DIRECTORY", "/nowhere"
 
 
 def settings(size: int, network: str, batch: int) -> RunConfig:
@@ -53,45 +56,14 @@ def settings(size: int, network: str, batch: int) -> RunConfig:
     )
 
 
-def bare_steps(config: RunConfig, graph: bool) -> Callable[[], None]:
-    """Return a function that makes `STEPS` bare steps."""
-    device = make_accelerator(config.device, config.precision).device
-    model = build_model(config.backbone, 7, 0).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, capturable=graph)
-    side = config.image_size
-    views = torch.randn(2 * config.batch_size, 3, side, side, device=device)
-    views = views.to(memory_format=torch.channels_last)
-    labels = labels_of(config.batch_size).to(device)
-
-    def step():
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = model(views).logits[: config.batch_size].float()
-        loss = functional.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return (loss.detach(),)
-
-    play, outputs = step, None
-    if graph:
-        recorder = CudaRecorder()
-        for _ in range(3):
-            recorder.warm_up(step, [])
-        play, outputs = recorder.record(step, [])
-
-    def steps():
-        for _ in range(STEPS):
-            last = play()
-        float((outputs or last)[0])  # wait for the device
-
-    return steps
-
-
 def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Callable]:
-    """Return what is compared in one case, each of as many images."""
-    images = random_images(STEPS * config.batch_size, config.image_size)
-    found = {"bare step, eager": bare_steps(config, False), LIMIT: bare_steps(config, on_gpu)}
-    for graph in {on_gpu, False}:
+    """Return what is compared in one case."""
+    images = random_images(IMAGES, config.image_size)
+    found = {
+        "bare step, eager": bare_steps(config, STEPS, False),
+        LIMIT: bare_steps(config, STEPS, on_gpu),
+    }
+    for graph in dict.fromkeys([on_gpu, False]):
         for kept in (True, False):
             name = f"our epoch, {'graph' if graph else 'eager'}"
             name += ", images kept" if kept else ", images brought"
@@ -108,20 +80,28 @@ def one_case(size: int, network: str, batch: int, rounds: int, compiled: bool) -
     config = settings(size, network, batch)
     variants = variants_of(config, torch.cuda.is_available(), compiled)
     seconds = in_turns(variants, rounds, time.perf_counter)
-    rates = {name: STEPS * batch / np.median(values) for name, values in seconds.items()}
-    shares = {
-        name: np.median(np.divide(seconds[LIMIT], values)) for name, values in seconds.items()
+    rates = {
+        name: (STEPS * batch if name.startswith("bare") else IMAGES) / np.array(values)
+        for name, values in seconds.items()
     }
-    table = pd.DataFrame({"images_per_second": rates, "share_of_limit": shares})
+    table = pd.DataFrame(
+        {
+            "images_per_second": {name: np.median(values) for name, values in rates.items()},
+            "share_of_limit": {n: np.median(values / rates[LIMIT]) for n, values in rates.items()},
+        }
+    )
     table = table.rename_axis("variant").reset_index()
     return table.assign(pixels=size, network=network, batch=batch, runs=1)
 
 
-def side_by_side(runs: int) -> pd.DataFrame:
-    """Several processes train on the one card at the same time, with or without MPS."""
+def side_by_side(runs: int, pipes: str) -> pd.DataFrame:
+    """Several processes train on the one card at the same time, by MPS's `pipes` or without."""
     words = [sys.executable, __file__, str(WORKER_SECONDS)]
+    environment = {**os.environ, PIPES: pipes or NO_PIPES}
     processes = [
-        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         for _ in range(runs)
     ]
     for process in processes:
@@ -131,13 +111,14 @@ def side_by_side(runs: int) -> pd.DataFrame:
         process.stdin.flush()
     total = sum(float(process.communicate()[0].split()[-1]) for process in processes)
     row = {"variant": "our epoch, graph, images kept", "images_per_second": total, "runs": runs}
-    return pd.DataFrame([{**row, "pixels": 112, "network": "resnet18", "batch": 32}])
+    row |= {"pixels": 112, "network": "face_resnet", "batch": 32, "mps": bool(pipes)}
+    return pd.DataFrame([row])
 
 
 def worker(seconds: float) -> None:
     """Be one of the runs: say when ready, begin when told, print images a second."""
-    config = settings(112, "resnet18", 32)
-    images = random_images(STEPS * config.batch_size, config.image_size)
+    config = settings(112, "face_resnet", 32)
+    images = random_images(IMAGES, config.image_size)
     epoch = our_epoch(config, images, torch.cuda.is_available(), True)
     epoch()
     print("ready", flush=True)
@@ -160,6 +141,12 @@ def plain_loop(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([{**row, "pixels": 224, "network": "resnet18", "batch": 32, "runs": 1}])
 
 
+def running_mps() -> str:
+    """Return the folder by which NVIDIA's multi-process service (MPS) answers; "" if none."""
+    folder = Path(os.environ.get(PIPES, "/tmp/nvidia-mps"))
+    return str(folder) if (folder / "control").exists() else ""
+
+
 def driver() -> str:
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -168,12 +155,15 @@ def driver() -> str:
 
 def everything(quick: bool) -> None:
     """All of it, in about four minutes; nothing where there is no CUDA device."""
+    pipes = running_mps()
+    os.environ[PIPES] = NO_PIPES  # of this process
     if not torch.cuda.is_available():
         print("cuda: there is no CUDA device, so nothing is measured")
         return
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     tables = [one_case(*case, rounds, compiled=case == CASES[2]) for case in CASES]
-    tables += [side_by_side(runs) for runs in (1, 4, 16)]
+    tables += [side_by_side(runs, "") for runs in (1, 4, 16)]
+    tables += [side_by_side(runs, pipes) for runs in (1, 4, 16) if pipes]
     with tempfile.TemporaryDirectory() as folder:
         tables.append(plain_loop(Path(folder)))
     table = pd.concat(tables, ignore_index=True)

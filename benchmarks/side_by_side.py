@@ -20,9 +20,9 @@ def train_for(seconds: float, network: str) -> float:
     """Return the images a second of this process, after one epoch that warms up."""
     from dataclasses import replace
 
-    from steps import CONFIG, our_step, random_images
+    from steps import CONFIG, our_epoch, random_images
 
-    epoch = our_step(
+    epoch = our_epoch(
         replace(CONFIG, backbone=network, augmentation="affine"), random_images(256, 48)
     )
     epoch()

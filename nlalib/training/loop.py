@@ -91,16 +91,17 @@ def train_epoch(
     do = step if recorded is None else recorded
     parts = batches_of(config, targets["labels"], epoch)
     shares = [share_of(batch, accelerator) for batch in parts]
+    # Taken to the device at once: a copy of each batch's would wait for the step before.
+    order = torch.from_numpy(np.concatenate(shares)).to(device).split([len(s) for s in shares])
     pixels = repeat(()) if images.are_kept else images.stream(positions[s] for s in shares)
     losses = table = None
     each_batch = scheduler is not None and config.lr_schedule == "one_cycle"
     taken = False
     words = f"epoch {epoch + 1}/{config.epochs}"
-    for number, (batch, share) in enumerate(shown(zip(parts, shares, strict=True), words)):
-        samples = torch.from_numpy(share).to(device)
+    for number, (batch, samples) in enumerate(shown(zip(parts, order, strict=True), words)):
         inputs = (samples,) if images.are_kept else (samples, next(pixels))
         if processes > 1:
-            loss, records = step(samples, *inputs[1:], share=len(share) * processes / len(batch))
+            loss, records = step(samples, *inputs[1:], share=len(samples) * processes / len(batch))
         else:
             loss, records = do(*inputs)
         # fp16 leaves out a step whose gradients overflow, the first one as a rule.

@@ -5,9 +5,9 @@ than they do. A graph launches all of them at once. What it plays are the same k
 places in memory, so a step reads its batch from places of its own, and whatever it changes (the
 weights, what a method remembers) must be changed in place.
 
-The first steps of an epoch are ordinary ones: they are part of the training all the same, they
-let the libraries choose algorithms and the optimiser make its state, and they show whether the
-step leaves everything in its place.
+The first steps are ordinary ones: they are part of the training all the same, they let the
+libraries choose algorithms and the optimiser make its state, and they show whether the step leaves
+everything in its place. Of later epochs one step is ordinary, since a method may do something else.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-_ORDINARY_STEPS = 3  # before the recording
+_ORDINARY_STEPS = 3  # of a run, before the first recording
 Step = Callable[..., Sequence[Tensor]]
 
 
@@ -81,13 +81,15 @@ class RecordedStep:
         self._recorder, self._learned, self._report = recorder, learned, report
         self.refused = ""
         self.played = 0  # steps, since `begin`
+        self._ordinary_left = _ORDINARY_STEPS
 
     def begin(self, step: Step) -> None:
         """Begin an epoch, with its own `step`: from batch tensors to tensors that are its outputs.
 
         What it may depend on beside its inputs stays the same for the epoch.
         """
-        self._step, self._done, self.played = step, 0, 0
+        self._step, self.played = step, 0
+        self._ordinary_left = max(self._ordinary_left, 1)
         self._places: list[Tensor] = []
         self._play = self._outputs = None
 
@@ -95,7 +97,7 @@ class RecordedStep:
         """Do the step on a batch; the outputs hold until the next call."""
         if self.refused:
             return self._step(*inputs)
-        if self._done < _ORDINARY_STEPS:
+        if self._ordinary_left:
             return self._ordinary_step(inputs)
         if self._play is None:
             self._record(inputs)
@@ -114,7 +116,7 @@ class RecordedStep:
         moved = [name for name, tensor in self._tensors().items() if tensor is not before[name]]
         if moved:
             self._refuse(f"the step puts a new tensor in the place of {moved[0]}")
-        self._done += 1
+        self._ordinary_left -= 1
         return outputs
 
     def _tensors(self) -> dict[str, Tensor]:

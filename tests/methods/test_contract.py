@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from method_batches import (
     BATCHES,
@@ -243,3 +244,51 @@ def test_class_vectors_are_what_predictions_depend_on(name, settings):
     assert len(vectors) == CLASSES
     method.eval().predict(output)[:, 0].sum().backward()
     assert vectors.grad.abs().sum() > 0
+
+
+# --- what a CUDA graph forbids ------------------------------------------------------------------
+
+# Reading a number, or a shape that depends on values, waits for the device.
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "equal"}
+
+
+class Waiting(TorchDispatchMode):
+    """Notes operations that a recording forbids; those show on the CPU as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            place is not None and place.dtype == torch.bool for place in args[1]
+        )
+        if by_mask or name in WAITS:
+            self.found.add(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@every_method
+@pytest.mark.parametrize("epoch", [0, EPOCHS - 1])
+def test_a_step_waits_for_no_value_but_where_its_partners_are_drawn(monkeypatch, name, epoch):
+    # PyTorch's own looks at the values on the CPU alone, for better words on a wrong class.
+    monkeypatch.setattr(
+        functional, "one_hot", lambda labels, classes: labels[:, None].eq(torch.arange(classes)) * 1
+    )
+    method, output = ready(name), make_output(epoch=epoch)
+    with Waiting() as waiting:
+        loss, _ = method(output)
+        loss.backward()
+    assert bool(waiting.found) == (name == "rul"), waiting.found
+
+
+def test_a_wait_is_seen():
+    for wait in (
+        lambda values: values[values > 0],
+        lambda values: float(values[0]),
+        lambda values: values.nonzero(),
+    ):
+        with Waiting() as waiting:
+            wait(torch.ones(3))
+        assert waiting.found

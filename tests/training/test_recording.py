@@ -82,17 +82,29 @@ def data(loaded):
     return loaded(TINY)
 
 
-def test_three_ordinary_steps_then_one_recording_and_the_odd_batch_by_itself():
+def test_ordinary_steps_then_one_recording_and_the_odd_batch_by_itself():
     recorder, module, told = StandIn(), Counter(True), []
     recorded = RecordedStep(recorder, module, told.append)
-    totals = []
+    totals, played = [], []
     for _ in range(2):  # two epochs, each of which is recorded anew
         recorded.begin(module.step)
         totals += [float(recorded(torch.ones(n))[0]) for n in (4, 4, 4, 4, 4, 3)]
-        assert recorded.played == 2
+        played.append(recorded.played)
     assert totals == [4, 8, 12, 16, 20, 23, 27, 31, 35, 39, 43, 46]
-    assert recorder.calls == 2 * (3 * ["ordinary"] + ["record", "play", "play"])
+    assert recorder.calls[:6] == [*3 * ["ordinary"], "record", *2 * ["play"]]
+    assert recorder.calls[6:] == ["ordinary", "record", *4 * ["play"]]
+    assert played == [2, 4]
     assert told == []
+
+
+def test_an_epoch_too_short_to_record_leaves_its_ordinary_steps_to_the_next():
+    recorder, module = StandIn(), Counter(True)
+    recorded = RecordedStep(recorder, module, print)
+    for _ in range(2):
+        recorded.begin(module.step)
+        for _ in range(2):
+            recorded(torch.ones(1))
+    assert recorder.calls == [*3 * ["ordinary"], "record", "play"]
 
 
 def test_inputs_are_copied_into_the_places_that_were_recorded():
