@@ -30,7 +30,8 @@ from nlalib.training.config import RunConfig
 
 STEPS = 50  # of a measurement of bare steps
 # Of an epoch: a third of RAF-DB, so that what an epoch costs once weighs more here than there.
-IMAGES = 4096
+# One by one steps need no more than a quarter of it.
+IMAGES, FEW_IMAGES = 4096, 1024
 CASES = (
     (224, "resnet18", 32),
     (224, "resnet18", 128),
@@ -59,6 +60,7 @@ def settings(size: int, network: str, batch: int) -> RunConfig:
 def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Callable]:
     """Return what is compared in one case."""
     images = random_images(IMAGES, config.image_size)
+    few = images[:FEW_IMAGES]
     found = {
         "bare step, eager": bare_steps(config, STEPS, False),
         LIMIT: bare_steps(config, STEPS, on_gpu),
@@ -67,7 +69,7 @@ def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Ca
         for kept in (True, False):
             name = f"our epoch, {'graph' if graph else 'eager'}"
             name += ", images kept" if kept else ", images brought"
-            found[name] = our_epoch(config, images, graph, kept)
+            found[name] = our_epoch(config, images if graph else few, graph, kept)
     strict = replace(config, deterministic=True)
     found["our epoch, graph, deterministic"] = our_epoch(strict, images, on_gpu, True)
     if compiled:
@@ -76,14 +78,18 @@ def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Ca
     return found
 
 
+def images_of(variant: str, batch: int) -> int:
+    """Return on how many images one call of a variant trains."""
+    if variant.startswith("bare"):
+        return STEPS * batch
+    return FEW_IMAGES if "eager" in variant else IMAGES
+
+
 def one_case(size: int, network: str, batch: int, rounds: int, compiled: bool) -> pd.DataFrame:
     config = settings(size, network, batch)
     variants = variants_of(config, torch.cuda.is_available(), compiled)
     seconds = in_turns(variants, rounds, time.perf_counter)
-    rates = {
-        name: (STEPS * batch if name.startswith("bare") else IMAGES) / np.array(values)
-        for name, values in seconds.items()
-    }
+    rates = {name: images_of(name, batch) / np.array(values) for name, values in seconds.items()}
     table = pd.DataFrame(
         {
             "images_per_second": {name: np.median(values) for name, values in rates.items()},
@@ -160,10 +166,15 @@ def everything(quick: bool) -> None:
     if not torch.cuda.is_available():
         print("cuda: there is no CUDA device, so nothing is measured")
         return
-    rounds = 3 if quick else 5
-    tables = [one_case(*case, rounds, compiled=case == CASES[2]) for case in CASES]
-    tables += [side_by_side(runs, "") for runs in (1, 4, 16)]
-    tables += [side_by_side(runs, pipes) for runs in (1, 4, 16) if pipes]
+    rounds, runs = (2, (1, 16)) if quick else (5, (1, 4, 16))
+    tables = []
+    for case in CASES:
+        tables.append(one_case(*case, rounds, compiled=case == CASES[2]))
+        print(tables[-1].to_string(index=False), flush=True)
+    for service in filter(None, ("none", pipes)):
+        for number in runs:
+            tables.append(side_by_side(number, service.removeprefix("none")))
+            print(tables[-1].to_string(index=False), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         tables.append(plain_loop(Path(folder)))
     table = pd.concat(tables, ignore_index=True)
