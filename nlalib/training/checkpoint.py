@@ -69,7 +69,7 @@ def load_optimization_state(state: dict, optimizer, scheduler, accelerator: Acce
     saved = state["optimizer"]
     for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         # Belongs to the device that wrote it: a CPU refuses what a CUDA graph needs.
-        group["capturable"] = own["capturable"]
+        group |= {name: own[name] for name in ("capturable", "fused")}
     optimizer.load_state_dict(saved)
     scheduler.load_state_dict(state["scheduler"])
     if accelerator.scaler is not None and state["scaler"] is not None:
