@@ -62,7 +62,12 @@ class CudaRecorder:
             ),
         ):
             outputs = step(*inputs)
-        return graph.replay, outputs
+
+        def play(_reads_and_writes=(step, inputs)) -> None:
+            # A graph knows addresses alone: what lies there has to live as long as it does.
+            graph.replay()
+
+        return play, outputs
 
 
 class RecordedStep:
