@@ -1,5 +1,7 @@
 """From a finished run's records of its training images to numbers over epochs."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from nlalib.data.describe import vote_entropy
@@ -17,6 +19,14 @@ from nlalib.report.per_sample import (
 from nlalib.training.config import RunConfig
 
 
+def records_file(config: RunConfig) -> Path:
+    """Return where a run has its records of single images, megabytes that may have stayed away.
+
+    Of a run on a machine far from here the small files are enough for all but numbers over epochs.
+    """
+    return config.folder / "naw.parquet"
+
+
 def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
     """Return what the records of a finished run come to at each epoch, one row a number.
 
@@ -29,20 +39,22 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `epoch` (from 0), `metric`, `value`.
+        Columns `epoch` (from 0), `metric`, `value`. Empty without the run's `records_file`.
 
     Raises
     ------
     ValueError
         If the index has other labels than the run recorded: the data set has changed since.
     """
+    if not records_file(config).is_file():
+        return pd.DataFrame(columns=["epoch", "metric", "value"])
     train = index[index["part"] == TRAIN]
     _check_samples(config, train)
     known = train[[c for c in ("image_id", "label", "true_label", "is_flipped") if c in train]]
     known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
     if set(VOTE_COLUMNS) <= set(train):
         known["vote_entropy"] = vote_entropy(train)
-    records = pd.read_parquet(config.folder / "naw.parquet")
+    records = pd.read_parquet(records_file(config))
     if "identified" in records:
         known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
     samples = records.merge(known, on="image_id", how="left", validate="many_to_one")

@@ -18,6 +18,7 @@ from nlalib.report.collect import (
     study_table,
 )
 from nlalib.report.differences import study_differences
+from nlalib.report.epoch_numbers import records_file
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.reading import difference_in_words
@@ -54,6 +55,7 @@ def collect(config: str, so_far: bool = False) -> None:
     if so_far:
         study = _told_part(study)
     require_same_data(study)
+    _tell_of_records(study)
     results = study_table(study)
     tables = {
         "results": results,
@@ -97,6 +99,17 @@ def _told_part(study: Study) -> Study:
         "not their reference"
     )
     return part
+
+
+def _tell_of_records(study: Study) -> None:
+    """Say of how many runs there will be no numbers over epochs but the course of metrics."""
+    without = [c for c in study.runs.values() if c.is_done and not records_file(c).is_file()]
+    if without:
+        print(
+            f"{study.name}: {len(without)} finished runs are without {records_file(without[0]).name}"
+            ", so without what their single images tell over epochs; to have it, bring the file "
+            "from where they were trained"
+        )
 
 
 def _side_tables(study: Study) -> list[str]:
