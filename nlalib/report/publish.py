@@ -105,10 +105,11 @@ def _tell_of_records(study: Study) -> None:
     """Say of how many runs there will be no numbers over epochs but the course of metrics."""
     without = [c for c in study.runs.values() if c.is_done and not records_file(c).is_file()]
     if without:
+        name = records_file(without[0]).name
         print(
-            f"{study.name}: {len(without)} finished runs are without {records_file(without[0]).name}"
-            ", so without what their single images tell over epochs; to have it, bring the file "
-            "from where they were trained"
+            f"{study.name}: {len(without)} finished runs are without {name}, so without what "
+            "their single images tell over epochs; to have it, bring the file from where they were "
+            "trained"
         )
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from nlalib.files import write_csv
 from nlalib.paths import ROOT
-from nlalib.report.claims import CLAIMS, CONVERGED
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
 from nlalib.report.frame import headline, markdown, published_table
 from nlalib.report.gate import published_gate
 from nlalib.report.ledger import in_points, in_short, ledger, measured
@@ -74,9 +74,10 @@ def answer(claims: pd.DataFrame) -> str:
         As `nlalib.report.ledger.ledger` returns.
     """
     told = [words for verdict in ("verified", "falsified") for words in _with(verdict, claims)]
+    told = f"{' '.join(told)} No other claim has a verdict." if told else "Not settled yet."
     early = published_gate(read_study("configs/noise.yaml"))
     sentences = [
-        f"**Does it work? {'; '.join(told) or 'Not settled yet'}.**",
+        f"**Does it work? {told}**",
         *_of_main_study(claims[claims["regime"] == CONVERGED]),
         "The older grids start from random weights and stop after six epochs. They see how a "
         "network begins to learn, and cannot tell which method ends ahead; their gate is "
@@ -92,26 +93,31 @@ def _with(verdict: str, claims: pd.DataFrame) -> list[str]:
         "best_validation": "where held-out images choose the epoch",
     }
     words = []
-    for (number, regime), same in claims.groupby(["number", "regime"]):
+    for _, same in claims.groupby(["number", "regime"]):
         having = same[same["verdict"] == verdict]
         if len(having):
             alone = (
                 "" if len(having) == len(same) else f", {rules[having['selection'].item()]} alone"
             )
-            measured = having["measured"].iloc[0]
-            words.append(f"{verdict} ({regime}): {measured}, claim {number}{alone}")
+            first = having.iloc[0]
+            claim = f"{first['claim'][0].lower()}{first['claim'][1:].removesuffix('.')}"
+            words.append(
+                f"{verdict.capitalize()}: {claim} (claim {first['number']}: {first['measured']}"
+                f"{alone})."
+            )
     return words
 
 
 def _of_main_study(claims: pd.DataFrame) -> list[str]:
     """Return what the study that can tell says so far, in sentences."""
-    main = read_study("configs/face.yaml")
+    main = read_study(f"configs/{MAIN}.yaml")
+    path = f"configs/{main.name}.yaml"
     run = len(kept_runs(main.name) & set(main.runs))
     begun = (
         "The study that can tell starts from a network that knows faces and trains until "
-        f"cross-entropy has fitted its labels ([configs/face.yaml](configs/face.yaml)); {run} of "
-        f"its {len(main.runs)} runs are done, and a contrast has no verdict before all of its "
-        "declared seeds have run and the gate is passed."
+        f"cross-entropy has fitted its labels and gains no more ([{path}]({path})); {run} of its "
+        f"{len(main.runs)} runs are done. A contrast has no verdict before all of its declared "
+        "seeds have run and the gate is passed."
     )
     of = claims[claims["verdict"] != "not run"].set_index(["number", "selection"])
     if (8, "last") not in of.index:
@@ -121,13 +127,10 @@ def _of_main_study(claims: pd.DataFrame) -> list[str]:
         last, chosen = (in_points(of.loc[(number, r)]) for r in ("last", "best_validation"))
         return f"{last} points at the last epoch, {chosen} where held-out images choose it"
 
-    limit = of.loc[(8, "last"), "limit"]
-    lacks = "some of its seeds" if limit.startswith("interim") else "nothing"
-    lacks = "the gate alone" if limit.endswith("(gate)") else lacks
+    gate = of.loc[(8, "last"), "gate"]
     return [
-        f"{begun} What NLA less cross-entropy under noise still lacks is {lacks}. The gate, which "
-        "asks whether training has ended and whether a method that is known to help does help, is "
-        f"{of.loc[(8, 'last'), 'gate']}.",
+        f"{begun} The gate asks whether training has ended and whether a method that is known to "
+        f"help does help. It is {gate}.",
         f"**With 20 % of the labels wrong**, NLA less cross-entropy: {both(8)}; in mean accuracy "
         f"{_noisy_mean('last')} and {_noisy_mean('best_validation')}.",
         f"**Without wrong labels**: {both(1)}; in mean accuracy {both(2)}.",
