@@ -10,7 +10,9 @@ import pytest
 
 from places import ROOT
 
+PREDICTIONS = ROOT / "results" / "predictions"
 MAX_BYTES = 2 * 1024**2
+MAX_BYTES_A_RUN = 100 * 1024  # of kept predictions
 # Training alone may name a device; everything else takes it as an argument.
 NLALIB = sorted(
     path
@@ -78,9 +80,17 @@ def test_files_are_small():
     large = {
         str(path.relative_to(ROOT)): path.stat().st_size
         for path in project_files()
-        if path.stat().st_size >= MAX_BYTES
+        if path.stat().st_size >= MAX_BYTES and path.parent != PREDICTIONS
     }
     assert not large, f"files of {MAX_BYTES} bytes or more: {large}"
+
+
+def test_kept_predictions_are_small():
+    """They grow with the runs of a study, and with nothing else."""
+    tables = [path for path in project_files() if path.parent == PREDICTIONS]
+    for path in (path for path in tables if path.suffix == ".parquet"):
+        runs = len(set(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist()))
+        assert path.stat().st_size < MAX_BYTES_A_RUN * runs, path.name
 
 
 def test_only_figures_and_kept_predictions_are_no_text():

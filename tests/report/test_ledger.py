@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from nlalib.report import ledger as ledgers
-from nlalib.report.claims import CLAIMS, CONVERGED, SHORT
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN, SHORT
 from nlalib.report.collect import identity_columns
 from nlalib.report.gate import Gate
 from nlalib.report.ledger import declared_seeds, in_short, ledger
@@ -66,7 +66,7 @@ IMBALANCE = (9, "mean_accuracy", "nla", "ce", {"imbalance_factor": "100.0"})
     [
         *(("noise.csv", SHORT, one) for one in COMPARED),
         ("imbalance.csv", SHORT, IMBALANCE),
-        *(("face.csv", CONVERGED, one) for one in COMPARED),
+        *((f"{MAIN}.csv", CONVERGED, one) for one in COMPARED),
     ],
 )
 @pytest.mark.parametrize("rule", ["last", "best_validation"])
