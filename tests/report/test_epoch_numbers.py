@@ -143,3 +143,14 @@ def test_a_run_counts_its_weight_as_its_method_says(tmp_path, monkeypatch, metho
     weight = samples["weight"].to_numpy() + (method != "focal")
     expected = weight[minority].sum() / weight.sum()
     assert found["minority_share_of_weight"] == pytest.approx(expected)
+
+
+def test_a_run_without_records_has_no_numbers_of_single_images(runs, index, monkeypatch):
+    write_run(CONFIG, index)
+    (CONFIG.folder / "naw.parquet").unlink()
+    assert run_epoch_numbers(CONFIG, index).empty
+    course = pd.DataFrame({"epoch": [0], "metric": ["train_loss"], "value": [0.5]})
+    monkeypatch.setattr(collect, "curve_rows", lambda config: course)
+    table = study_epochs(Study("tiny", "", {}, {CONFIG.run_id: CONFIG}))
+    assert table[["epoch", "metric", "value"]].to_numpy().tolist() == [[0, "train_loss", 0.5]]
+    assert table["run_id"].tolist() == [CONFIG.run_id]

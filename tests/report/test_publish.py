@@ -66,26 +66,19 @@ def test_a_study_of_one_method_ends_with_its_table(project, capsys):
     assert pd.read_csv(root / "results" / "tiny_differences.csv").empty
 
 
-def test_runs_that_came_home_without_records_lack_their_numbers_alone_and_it_is_said(
-    project, capsys
-):
+def test_of_runs_that_came_home_without_records_it_is_said(project, capsys):
     root, run = project
     study = str(root / "configs" / "tiny.yaml")
     for method in ("ce", "nla"):
         for seed in (0, 1):
             write_run(RunConfig(epochs=4, method=method, seed=seed), [LABELS < 2] * 4)
-    folder, tables = root / "runs" / "study-tiny", []
-    for of_each in ("0 runs", "4 finished runs are without naw.parquet"):
+    configs = list(read_study(study).runs.values())
+    for here in range(len(configs) + 1):
         assert run("collect", study) == 0
-        assert (of_each in capsys.readouterr().out) == of_each.startswith("4")
-        tables.append([pd.read_csv(folder / f"{name}.csv") for name in ("results", "epochs")])
-        for config in read_study(study).runs.values():
-            (config.folder / "naw.parquet").unlink(missing_ok=True)
-    (results, epochs), (again, fewer) = tables
-    pd.testing.assert_frame_equal(results, again)
-    assert set(fewer["metric"]) < set(epochs["metric"])
-    assert {"accuracy_given", "flipped_as_given"} & set(epochs["metric"]) - set(fewer["metric"])
-    assert {"validation_overall_accuracy", "fitted_accuracy_given"} <= set(fewer["metric"])
+        said = f"{4 - here} finished runs are without naw.parquet"
+        assert (said in capsys.readouterr().out) == (here < len(configs))
+        if here < len(configs):
+            (configs[here].folder / "naw.parquet").touch()
 
 
 def test_an_unfinished_study_is_collected_so_far(project, capsys):
