@@ -123,6 +123,7 @@ def paired_differences(
     selection: str,
     reference: str = "ce",
     confidence: float = 0.95,
+    reference_selection: str = "",
 ) -> pd.DataFrame:
     """Return each method's mean difference to a reference under the same conditions, by seed.
 
@@ -134,6 +135,8 @@ def paired_differences(
     reference : str
         A method. Where it was run with several settings, the plain one counts.
     confidence : float
+    reference_selection : str
+        The rule for the reference, if it is another; the reference then has a row as well.
 
     Returns
     -------
@@ -149,15 +152,19 @@ def paired_differences(
         several settings of it could be meant.
     """
     chosen = chosen_rows(results, metric, selection)
+    of_reference = chosen_rows(results, metric, reference_selection or selection)
     chosen_by = {"reference": reference, "selection": selection, "metric": metric}
     condition, which = ["study", *CONDITION], ["method", "settings"]
     rows = []
+    baselines = dict(list(of_reference.groupby(condition, sort=False, dropna=False)))
     for shared, same in chosen.groupby(condition, sort=False, dropna=False):
-        baseline = reference_rows(same, reference)
+        baseline = reference_rows(baselines[shared], reference)
         if baseline.empty:
             continue
         theirs = dict(zip(baseline["seed"], baseline["value"], strict=True))
-        for own_choice, own in same.drop(baseline.index).groupby(which, sort=False):
+        for own_choice, own in same.drop(baseline.index, errors="ignore").groupby(
+            which, sort=False
+        ):
             ours = zip(own["seed"], own["value"], strict=True)
             gains = [value - theirs[seed] for seed, value in ours if seed in theirs]
             if not gains:

@@ -220,7 +220,9 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger for a first screen: a row a claim, and both regimes in words."""
     rows = []
     for number, same in claims.groupby("number"):
-        claim, measured, notebook = same.iloc[0][["claim", "measured", "shown_in"]]
+        # Where it is shown from runs that could tell, if there are any.
+        where = same[same["verdict"] != "not run"].iloc[-1]
+        claim, measured, notebook = where[["claim", "measured", "shown_in"]]
         row = {"claim": f"[{number}](notebooks/{notebook}.ipynb). {claim}", "measured": measured}
         for regime in (SHORT, CONVERGED):
             of_regime = same[same["regime"] == regime]

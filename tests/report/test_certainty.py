@@ -21,6 +21,7 @@ from nlalib.report.certainty import (
     resampled_counts,
     student_interval,
 )
+from nlalib.report.frame import SETTING
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -298,3 +299,28 @@ def test_probability_better_agrees_with_the_two_sided_test():
     assert 2 * min(p, 1 - p) == pytest.approx(found["p_seeds"])
     assert np.isnan(probability_better(0.1, np.nan, 1))
     assert probability_better(0.1, 0.0, 3) == 1
+
+
+def test_a_reference_under_another_rule_by_a_plain_loop():
+    """Each method at its last epoch less the reference stopped early; the reference itself too."""
+    generator, rows, expected = np.random.default_rng(0), [], {}
+    for rate in (0.0, 0.2):
+        for method in ("ce", "nla"):
+            for seed in (0, 1, 2):
+                for rule in ("last", "best_validation"):
+                    shared = dict.fromkeys(SETTING, "x") | {"noise_rate": rate, "settings": ""}
+                    row = {"study": "tiny", **shared, "run_id": f"{rate}{method}{seed}"}
+                    row |= {"method": method, "seed": seed, "selection": rule}
+                    rows.append({**row, "metric": "accuracy", "value": generator.random()})
+    values = {(r["noise_rate"], r["method"], r["seed"], r["selection"]): r["value"] for r in rows}
+    for rate in (0.0, 0.2):
+        for method in ("ce", "nla"):
+            gains = [
+                values[rate, method, seed, "last"] - values[rate, "ce", seed, "best_validation"]
+                for seed in (0, 1, 2)
+            ]
+            expected[rate, method] = sum(gains) / 3
+    found = paired_differences(
+        pd.DataFrame(rows), "accuracy", "last", reference_selection="best_validation"
+    ).set_index(["noise_rate", "method"])["difference"]
+    assert found.to_dict() == pytest.approx(expected)

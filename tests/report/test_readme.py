@@ -84,12 +84,12 @@ def test_the_answer_names_each_verdict_and_the_rule_that_it_hangs_on():
     claims = ledger()
     main = claims["regime"] == CONVERGED
     claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
-    assert readme.answer(claims).startswith("- **Does it work? Not settled yet.**\n")
+    assert readme.answer(claims).startswith("- **Does NLA work? Not settled yet.**\n")
     claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
     is_last = claims["selection"] == "last"
     claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
     assert readme.answer(claims).splitlines()[0] == (
-        "- **Does it work? Verified: its gain is large under label noise (claim 8: NLA - CE at "
+        "- **Does NLA work? Verified: its gain is large under label noise (claim 8: NLA - CE at "
         "20 % noise, overall accuracy, at the last epoch alone). Falsified: it leads its peers "
         "(claim 10: NLA - EAC at 20 % noise, overall accuracy). No other claim has a verdict.**"
     )
