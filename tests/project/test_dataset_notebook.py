@@ -20,6 +20,12 @@ SETS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _leave_pandas_as_it_was():
+    with pd.option_context("display.float_format", None):
+        yield
+
+
 def run_notebook(**parameters) -> tuple[dict, list]:
     """Run the code cells with other parameters; return their variables and what they display."""
     shown = []
