@@ -151,14 +151,17 @@ def paired_differences(
         If the reference was run under none of the conditions, or never with the same seed, or
         several settings of it could be meant.
     """
-    chosen = chosen_rows(results, metric, selection)
-    of_reference = chosen_rows(results, metric, reference_selection or selection)
+    rules = dict.fromkeys([selection, reference_selection or selection])
+    chosen = pd.concat([chosen_rows(results, metric, rule) for rule in rules])
     chosen_by = {"reference": reference, "selection": selection, "metric": metric}
     condition, which = ["study", *CONDITION], ["method", "settings"]
     rows = []
-    baselines = dict(list(of_reference.groupby(condition, sort=False, dropna=False)))
-    for shared, same in chosen.groupby(condition, sort=False, dropna=False):
-        baseline = reference_rows(baselines[shared], reference)
+    for shared, of_condition in chosen.groupby(condition, sort=False, dropna=False):
+        same, of_reference = (
+            of_condition[of_condition["selection"] == rule]
+            for rule in (selection, reference_selection or selection)
+        )
+        baseline = reference_rows(of_reference, reference)
         if baseline.empty:
             continue
         theirs = dict(zip(baseline["seed"], baseline["value"], strict=True))

@@ -20,9 +20,9 @@ from nlalib.training.config import RunConfig
 
 
 def records_file(config: RunConfig) -> Path:
-    """Return where a run has its records of single images, megabytes that may have stayed away.
+    """Return the file with a run's records of single images; it is large and may be missing.
 
-    Of a run on a machine far from here the small files are enough for all but numbers over epochs.
+    All but the numbers of single images over epochs can be computed without it.
     """
     return config.folder / "naw.parquet"
 

@@ -44,7 +44,8 @@ def ledger() -> pd.DataFrame:
 
     What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
     test images, of the differences that the study's table has. A positive difference speaks for
-    the claim. `hours` is what all runs of the study took to train, one thread each.
+    the claim. `hours` is the sum of the times that the study's runs took to
+    train, on whatever they ran.
     """
     rows = []
     for claim in CLAIMS:
@@ -220,8 +221,8 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
     """Return the ledger for a first screen: a row a claim, and both regimes in words."""
     rows = []
     for number, same in claims.groupby("number"):
-        # Where it is shown from runs that could tell, if there are any.
-        where = same[same["verdict"] != "not run"].iloc[-1]
+        run = same[same["verdict"] != "not run"]
+        where = run.iloc[-1] if len(run) else same.iloc[0]  # of the later regime, if it has run
         claim, measured, notebook = where[["claim", "measured", "shown_in"]]
         row = {"claim": f"[{number}](notebooks/{notebook}.ipynb). {claim}", "measured": measured}
         for regime in (SHORT, CONVERGED):

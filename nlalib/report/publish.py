@@ -107,9 +107,8 @@ def _tell_of_records(study: Study) -> None:
     if without:
         name = records_file(without[0]).name
         print(
-            f"{study.name}: {len(without)} finished runs are without {name}, so without what "
-            "their single images tell over epochs; to have it, bring the file from where they were "
-            "trained"
+            f"{study.name}: {len(without)} finished runs have no {name}: their tables lack the "
+            "numbers of single training images over epochs"
         )
 
 

@@ -8,7 +8,7 @@ references: [ce]                   # optional: methods that the others are compa
 primary: [nla]                     # optional: methods whose difference to the first reference was
                                    # declared before the runs; corrected among themselves
 positive_control: eac              # optional: a method known to help under noise; see report.gate
-gate: face                         # optional: the study of the same recipe whose gate speaks here
+gate: face_long                    # optional: the study of the same recipe whose gate speaks here
 readme: table                      # optional: the README shows its tables (table), its differences
                                    # alone (differences), or neither
 pretraining: {epochs: 40}          # optional: parameters of 05_masked_pretraining; runs that have

@@ -1,7 +1,8 @@
 """What a card could do at most: a network's bare step, with nothing around it.
 
 Forward of both views of each image, cross-entropy, backward and the optimiser, on tensors that lie
-on the device. Played as one CUDA graph nothing waits for launches; no epoch can be faster.
+on the device. Played as one CUDA graph nothing waits for launches: no epoch of a network that is
+not compiled can be faster.
 """
 
 import time

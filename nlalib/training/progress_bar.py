@@ -19,7 +19,7 @@ def shown(steps: Iterable, words: str) -> Iterator:
     papermill, nbconvert or nbval gets no bar, nor does anything where TQDM_DISABLE is set.
     """
     steps = list(steps)
-    quiet = bool(os.environ.get("TQDM_DISABLE")) or not _somebody_looks_on()
+    quiet = bool(os.environ.get("TQDM_DISABLE")) or not somebody_looks_on()
     # On the same stream as the lines of text, so that a notebook shows one output and not many.
     return iter(
         tqdm(
@@ -34,7 +34,8 @@ def shown(steps: Iterable, words: str) -> Iterator:
     )
 
 
-def _somebody_looks_on() -> bool:
+def somebody_looks_on() -> bool:
+    """Whether this is a terminal or a notebook that is open, and the process that writes."""
     if not is_first_process():
         return False
     # The Jupyter server names a kernel's notebook; programs that execute notebooks do not.

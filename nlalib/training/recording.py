@@ -7,7 +7,8 @@ weights, what a method remembers) must be changed in place.
 
 The first steps are ordinary ones: they are part of the training all the same, they let the
 libraries choose algorithms and the optimiser make its state, and they show whether the step leaves
-everything in its place. Of later epochs one step is ordinary, since a method may do something else.
+everything in its place. Each later epoch begins with one ordinary step: a method may do something
+new there, and has to show again that it leaves everything in its place.
 """
 
 from collections.abc import Callable, Sequence

@@ -80,15 +80,18 @@ def test_files_are_small():
     large = {
         str(path.relative_to(ROOT)): path.stat().st_size
         for path in project_files()
-        if path.stat().st_size >= MAX_BYTES and path.parent != PREDICTIONS
+        if path.stat().st_size >= MAX_BYTES and not _is_of_predictions(path)
     }
     assert not large, f"files of {MAX_BYTES} bytes or more: {large}"
 
 
+def _is_of_predictions(path: Path) -> bool:
+    return path.parent == PREDICTIONS and path.suffix == ".parquet"
+
+
 def test_kept_predictions_are_small():
     """They grow with the runs of a study, and with nothing else."""
-    tables = [path for path in project_files() if path.parent == PREDICTIONS]
-    for path in (path for path in tables if path.suffix == ".parquet"):
+    for path in filter(_is_of_predictions, project_files()):
         runs = len(set(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist()))
         assert path.stat().st_size < MAX_BYTES_A_RUN * runs, path.name
 

@@ -66,7 +66,7 @@ def test_a_study_of_one_method_ends_with_its_table(project, capsys):
     assert pd.read_csv(root / "results" / "tiny_differences.csv").empty
 
 
-def test_of_runs_that_came_home_without_records_it_is_said(project, capsys):
+def test_of_runs_without_records_it_is_said(project, capsys):
     root, run = project
     study = str(root / "configs" / "tiny.yaml")
     for method in ("ce", "nla"):
@@ -75,7 +75,7 @@ def test_of_runs_that_came_home_without_records_it_is_said(project, capsys):
     configs = list(read_study(study).runs.values())
     for here in range(len(configs) + 1):
         assert run("collect", study) == 0
-        said = f"{4 - here} finished runs are without naw.parquet"
+        said = f"{4 - here} finished runs have no naw.parquet"
         assert (said in capsys.readouterr().out) == (here < len(configs))
         if here < len(configs):
             (configs[here].folder / "naw.parquet").touch()
