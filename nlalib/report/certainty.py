@@ -151,16 +151,13 @@ def paired_differences(
         If the reference was run under none of the conditions, or never with the same seed, or
         several settings of it could be meant.
     """
-    rules = dict.fromkeys([selection, reference_selection or selection])
-    chosen = pd.concat([chosen_rows(results, metric, rule) for rule in rules])
+    rules = selection, reference_selection or selection
+    chosen = pd.concat([chosen_rows(results, metric, rule) for rule in dict.fromkeys(rules)])
     chosen_by = {"reference": reference, "selection": selection, "metric": metric}
     condition, which = ["study", *CONDITION], ["method", "settings"]
     rows = []
     for shared, of_condition in chosen.groupby(condition, sort=False, dropna=False):
-        same, of_reference = (
-            of_condition[of_condition["selection"] == rule]
-            for rule in (selection, reference_selection or selection)
-        )
+        same, of_reference = (of_condition[of_condition["selection"] == rule] for rule in rules)
         baseline = reference_rows(of_reference, reference)
         if baseline.empty:
             continue

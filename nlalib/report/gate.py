@@ -101,7 +101,9 @@ def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = CONTR
     last = clean[clean["epoch"] == clean.groupby("run_id")["epoch"].transform("max")]
     fits = [last[last["metric"] == name] for name in ("fitted_accuracy_given", "accuracy_given")]
     fit = next((rows["value"].mean() for rows in fits if len(rows)), np.nan)
-    return Gate(fit, _slope(clean), _control(results, control), control)
+    slopes = list(late_slopes(clean).values())
+    slope = float(np.mean(slopes)) if slopes else np.nan
+    return Gate(fit, slope, _control(results, control), control)
 
 
 def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
@@ -122,14 +124,17 @@ def gate_of_published(name: str, control: str) -> Gate:
     return study_gate(*tables, control or CONTROL)
 
 
-def _slope(clean: pd.DataFrame) -> float:
-    """Return the mean over seeds of the least-squares slope over the last quarter of the epochs."""
-    course = clean[clean["metric"] == "validation_overall_accuracy"]
-    slopes = []
-    for _, run in course.groupby("run_id"):
+def late_slopes(epochs: pd.DataFrame) -> dict[str, float]:
+    """Return by run id the slope of validation accuracy over the last quarter of the epochs.
+
+    Least squares, as a fraction an epoch, of the long table of numbers over epochs.
+    """
+    course = epochs[epochs["metric"] == "validation_overall_accuracy"]
+    slopes = {}
+    for run_id, run in course.groupby("run_id"):
         late = run.sort_values("epoch").tail(max(2, round(len(run) / 4)))
-        slopes.append(np.polyfit(late["epoch"], late["value"], 1)[0])
-    return float(np.mean(slopes)) if slopes else float("nan")
+        slopes[run_id] = float(np.polyfit(late["epoch"], late["value"], 1)[0])
+    return slopes
 
 
 def _control(results: pd.DataFrame, control: str) -> float:

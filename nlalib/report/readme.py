@@ -150,8 +150,9 @@ def _noisy_mean(rule: str) -> str:
 
 def _less_early() -> str:
     """Return NLA's last epoch less cross-entropy that is stopped early, at 20 % noise."""
-    results, rules = published_table(MAIN), ("last", "ce", 0.95, "best_validation")
-    early = paired_differences(results, "overall_accuracy", *rules)
+    early = paired_differences(
+        published_table(MAIN), "overall_accuracy", "last", reference_selection="best_validation"
+    )
     is_noisy = np.isclose(early["noise_rate"], 0.2)
     return in_points(early[(early["method"] == "nla") & is_noisy].iloc[0])
 
