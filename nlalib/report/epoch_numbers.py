@@ -12,6 +12,7 @@ from nlalib.report.per_sample import (
     detection,
     disambiguation,
     is_minority,
+    mean_weights,
     memorisation,
     minority_shares,
     relabelling,
@@ -71,6 +72,7 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
             # Runs made before the prediction was recorded know p_gt and p_nn only.
             **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
             **detection(of_epoch, method.detectors),
+            **mean_weights(of_epoch),
             **ambiguity(of_epoch, method.detectors),
             **minority_shares(of_epoch, method.detectors, method.weight_adds_to_one),
             **disambiguation(of_epoch),

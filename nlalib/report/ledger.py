@@ -62,7 +62,7 @@ def ledger() -> pd.DataFrame:
 def rules_of(contrast: Contrast) -> tuple[str, ...]:
     """Return the selection rules under which a contrast can be looked at."""
     # Facts of training belong to no selected epoch; corrupted images were shown to the last.
-    of_last = contrast.chance is not None or contrast.study.endswith("_robustness")
+    of_last = contrast.is_of_training or contrast.study.endswith("_robustness")
     return ("last",) if of_last else ("last", "best_validation")
 
 
@@ -124,7 +124,7 @@ def _verdict(bounds: list[float], survives: bool, gains: np.ndarray, contrast: C
         return "verified"
     if survives and (known < 0).all():
         return "falsified"
-    is_equal = contrast.chance is None and equivalence(gains) < LEVEL
+    is_equal = not contrast.is_of_training and equivalence(gains) < LEVEL
     return "falsified" if is_equal else INCONCLUSIVE
 
 
@@ -132,14 +132,8 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
     """Return the difference of each seed, (n,) float."""
     if contrast.study.endswith("_robustness"):
         return _losses_by_corruption(contrast)
-    if contrast.chance is not None:
-        table = _under(published_table(contrast.study, "_epochs"), contrast)
-        table = table[table["epoch"] == table["epochs"] - 1]
-        numbers = table.pivot_table(index="seed", columns="metric", values="value")
-        if contrast.metric not in numbers:
-            return np.array([])
-        chance = contrast.chance if isinstance(contrast.chance, float) else numbers[contrast.chance]
-        return (numbers[contrast.metric] - chance).to_numpy()
+    if contrast.is_of_training:
+        return _facts(_under(published_table(contrast.study, "_epochs"), contrast), contrast)
     table = published_table(contrast.study)
     table = table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
     if contrast.init:  # the same method from other weights
@@ -150,6 +144,23 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
         both = (_under(table, contrast), _other(table, contrast))
     one, other = (rows.set_index("seed")["value"] for rows in both)
     return (one - other).dropna().to_numpy()
+
+
+def _facts(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
+    """Return each seed's fact at the last epoch, less what it is compared with, (n,) float."""
+
+    def at(epoch: pd.Series | int) -> pd.DataFrame:
+        chosen = table[table["epoch"] == epoch]
+        return chosen.pivot_table(index="seed", columns="metric", values="value")
+
+    last = at(table["epochs"] - 1)
+    if contrast.metric not in last:
+        return np.array([])
+    if contrast.since is not None:
+        other = at(contrast.since)[contrast.metric]
+    else:
+        other = contrast.chance if isinstance(contrast.chance, float) else last[contrast.chance]
+    return (last[contrast.metric] - other).dropna().to_numpy()
 
 
 def _losses_by_corruption(contrast: Contrast) -> np.ndarray:
@@ -193,7 +204,7 @@ def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
     """
     nothing = pd.Series(np.nan, _OF_DIFFERENCES)
     path = ROOT / "results" / f"{contrast.study}_differences.csv"
-    if contrast.chance is not None or contrast.init or not path.is_file():
+    if contrast.is_of_training or contrast.init or not path.is_file():
         return nothing
     table = _under(published_table(contrast.study, "_differences"), contrast)
     table = table[(table["selection"] == rule) & (table["metric"] == contrast.metric)]

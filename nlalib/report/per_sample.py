@@ -1,7 +1,7 @@
 """From what a run recorded of each training image in one epoch to a few numbers.
 
 Memorisation: what is predicted for training images whose label was flipped. Detection: how well a
-score finds those images. Ambiguity: whether a weight follows the annotators' disagreement.
+score finds those images. Mean weights: how much of it they get. Ambiguity: whether a weight follows the annotators' disagreement.
 Minority: how much of the weight goes to classes with less than 1/K of the training labels.
 Disambiguation: how often a method with candidate sets settles for the label. Relabelling: which
 labels a method replaces, and whether the new ones are the true ones.
@@ -124,6 +124,24 @@ def detection(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[st
         values[f"auroc_within_label_{speaks[name]}_{name}"] = np.average(
             within, weights=[flipped[labels == k].sum() for k in both]
         )
+    return values
+
+
+def mean_weights(samples: pd.DataFrame) -> dict[str, float]:
+    """Return the mean of a method's `weight`, apart for flipped and clean samples.
+
+    Returns
+    -------
+    dict of float
+        `mean_weight` and, where some labels are flipped, `mean_weight_of_flipped` and
+        `mean_weight_of_clean`. Empty where the method has no weight.
+    """
+    if "weight" not in samples:
+        return {}
+    values = {"mean_weight": samples["weight"].mean()}
+    if _some_flipped(samples):
+        of = samples.groupby(samples["is_flipped"].astype(bool))["weight"].mean()
+        values |= {"mean_weight_of_flipped": of[True], "mean_weight_of_clean": of[False]}
     return values
 
 

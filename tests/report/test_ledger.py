@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from nlalib.report import ledger as ledgers
-from nlalib.report.claims import CLAIMS, CONVERGED, MAIN, SHORT
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN, RECORDED, SHORT
 from nlalib.report.collect import identity_columns
 from nlalib.report.gate import Gate
 from nlalib.report.ledger import declared_seeds, in_short, ledger
@@ -88,22 +88,40 @@ def test_differences_by_a_plain_loop(table, file, regime, compared, rule):
 
 
 @pytest.mark.parametrize(
-    ("number", "metric", "chance", "rate"),
+    ("regime", "file", "last"),
+    [(SHORT, "noise_epochs.csv", "5"), (CONVERGED, f"{RECORDED}_epochs.csv", "19")],
+)
+@pytest.mark.parametrize(
+    ("number", "metric", "rate", "chance", "since"),
     [
-        (5, "entropy_correlation_weight", None, "0.0"),
-        (6, "auroc_within_label_low_weight", 0.5, "0.2"),
-        (7, "minority_share_of_top_weight", "minority_share_of_samples", "0.0"),
+        (5, "entropy_correlation_weight", "0.0", 0, None),
+        (6, "auroc_within_label_low_weight", "0.2", 0.5, None),
+        (7, "minority_share_of_top_weight", "0.0", 0, "1"),
     ],
 )
-def test_facts_of_the_last_epoch_by_a_plain_loop(table, number, metric, chance, rate):
-    of_last = rows_of("noise_epochs.csv", method="nla", noise_rate=rate, epoch="5")
-    values = {(row["metric"], row["seed"]): float(row["value"]) for row in of_last}
-    gains = [
-        values[metric, seed] - (values[chance, seed] if isinstance(chance, str) else chance or 0)
-        for seed in "012"
-    ]
-    found = table[(table["number"] == number) & (table["regime"] == SHORT)]
+def test_facts_of_training_by_a_plain_loop(
+    table, regime, file, last, number, metric, rate, chance, since
+):
+    values = {}
+    for row in rows_of(file, method="nla", noise_rate=rate, metric=metric):
+        values[row["seed"], row["epoch"]] = float(row["value"])
+    seeds = sorted({seed for seed, _ in values})
+    gains = [values[seed, last] - (values[seed, since] if since else chance) for seed in seeds]
+    found = table[(table["number"] == number) & (table["regime"] == regime)]
+    assert found["n"].tolist() == [len(seeds)]
     assert found["difference"].tolist() == pytest.approx([np.mean(gains)])
+
+
+def test_a_fact_may_be_compared_with_another_of_the_same_epoch():
+    rows = [(seed, epoch, metric, value)
+            for seed, values in ((0, (1.0, 3.0, 0.5)), (1, (1.5, 2.0, 0.25)))
+            for epoch, metric, value in ((0, "share", values[0]), (1, "share", values[1]),
+                                         (1, "of_all", values[2]))]  # fmt: skip
+    told = pd.DataFrame(rows, columns=["seed", "epoch", "metric", "value"]).assign(epochs=2)
+    share = replace(CONTRAST, metric="share")
+    assert ledgers._facts(told, replace(share, chance="of_all")).tolist() == [2.5, 1.75]
+    assert ledgers._facts(told, replace(share, since=0)).tolist() == [2.0, 0.5]
+    assert not len(ledgers._facts(told, replace(share, metric="no such", since=0)))
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: str(claim.number))
@@ -120,7 +138,7 @@ def test_the_declared_studies_run_what_the_claims_compare(claim):
             for rows in (ledgers._under(table, contrast), ledgers._other(table, contrast))
         ]
         assert seeds[0], contrast.words
-        assert contrast.chance is not None or seeds[0] & seeds[1], contrast.words
+        assert contrast.is_of_training or seeds[0] & seeds[1], contrast.words
 
 
 def test_less_is_better_turns_the_sign(table):

@@ -10,6 +10,7 @@ from nlalib.report.per_sample import (
     detection,
     disambiguation,
     is_minority,
+    mean_weights,
     memorisation,
     minority_shares,
     relabelling,
@@ -146,6 +147,22 @@ def test_ambiguity_is_the_correlation_of_ranks_of_unflipped_samples():
     assert ambiguity(ordered, OWN)["entropy_correlation_confidence"] == pytest.approx(-1)
     assert ambiguity(samples.drop(columns="vote_entropy"), OWN) == {}
     assert np.isnan(ambiguity(samples.assign(weight=1.0), OWN)["entropy_correlation_weight"])
+
+
+def test_mean_weights_by_a_plain_loop():
+    samples = random_samples()
+    sums = {True: [], False: []}
+    for row in samples.itertuples():
+        sums[row.is_flipped].append(row.weight)
+    assert mean_weights(samples) == pytest.approx(
+        {
+            "mean_weight": np.mean(sums[True] + sums[False]),
+            "mean_weight_of_flipped": np.mean(sums[True]),
+            "mean_weight_of_clean": np.mean(sums[False]),
+        }
+    )
+    assert set(mean_weights(samples.assign(is_flipped=False))) == {"mean_weight"}
+    assert mean_weights(samples.drop(columns="weight")) == {}
 
 
 def test_minority_shares_by_hand():
