@@ -109,7 +109,7 @@ CLAIMS = (
           Contrast("minorities among the most-weighted tenth, at the last epoch less at the second",
                    "noise", "nla", "minority_share_of_top_weight", since=1,
                    shown_in="12_weights_in_training"), RECORDED),
-    _both(8, NLA, "Its gain is large under label noise.",
+    _both(8, NLA, "It gains under label noise.",
           Contrast("NLA - CE at 20 % noise, overall accuracy", "noise", "nla", "overall_accuracy",
                    **_NOISY), MAIN),
     _both(9, NLA, "It helps under class imbalance.",

@@ -229,32 +229,19 @@ def _config(study: str) -> dict:
 
 
 def in_short(claims: pd.DataFrame) -> pd.DataFrame:
-    """Return the ledger for a first screen: a row a claim, and both regimes in words."""
+    """Return the ledger for a first screen: a row a claim, of the regime that can tell."""
     rows = []
-    for number, same in claims.groupby("number"):
-        run = same[same["verdict"] != "not run"]
-        where = run.iloc[-1] if len(run) else same.iloc[0]  # of the later regime, if it has run
-        claim, measured, notebook = where[["claim", "measured", "shown_in"]]
-        row = {"claim": f"[{number}](notebooks/{notebook}.ipynb). {claim}", "measured": measured}
-        for regime in (SHORT, CONVERGED):
-            of_regime = same[same["regime"] == regime]
-            row[regime] = _verdicts(of_regime)
-        rows.append(row)
+    for number, same in claims[claims["regime"] == CONVERGED].groupby("number"):
+        last = same.iloc[0]
+        claim = f"[{number}](notebooks/{last['shown_in']}.ipynb). {last['claim']}"
+        verdicts = " / ".join(dict.fromkeys(same["verdict"]))  # of each rule, where they differ
+        if pd.notna(last["n"]):
+            verdicts = f"{verdicts}, n = {last['n']:.0f}"
+        by_rule = {row.selection: in_points(row) for row in same.itertuples() if row.n > 0}
+        row = {"claim": claim, "verdict": verdicts, "last epoch": by_rule.get("last", "")}
+        row["epoch chosen on held-out images"] = by_rule.get("best_validation", "")
+        rows.append({**row, "measured": last["measured"]})
     return pd.DataFrame(rows)
-
-
-def _verdicts(rows: pd.DataFrame) -> str:
-    """Return a regime's verdict with its differences; both where the selection rule decides."""
-    last, *chosen = rows.itertuples()
-    if last.verdict == "not run":
-        return "not run"
-    interim = f" ({last.limit})" if last.limit.startswith("interim") else ""
-    words = f"{last.verdict}{interim}: {in_points(last)}, n = {last.n:.0f}"
-    if not chosen:
-        return words
-    (chosen,) = chosen
-    verdict = "" if chosen.verdict == last.verdict else f"{chosen.verdict}: "
-    return f"{words}; epoch chosen on held-out images {verdict}{in_points(chosen)}"
 
 
 def in_points(row) -> str:

@@ -1,7 +1,8 @@
 """From what a run recorded of each training image in one epoch to a few numbers.
 
 Memorisation: what is predicted for training images whose label was flipped. Detection: how well a
-score finds those images. Mean weights: how much of it they get. Ambiguity: whether a weight follows the annotators' disagreement.
+score finds those images. Mean weights: how much they get. Ambiguity: whether a weight follows the
+annotators' disagreement.
 Minority: how much of the weight goes to classes with less than 1/K of the training labels.
 Disambiguation: how often a method with candidate sets settles for the label. Relabelling: which
 labels a method replaces, and whether the new ones are the true ones.

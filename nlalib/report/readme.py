@@ -75,38 +75,37 @@ def answer(claims: pd.DataFrame) -> str:
     claims : pandas.DataFrame
         As `nlalib.report.ledger.ledger` returns.
     """
-    verdicts = [words for verdict in ("verified", "falsified") for words in _with(verdict, claims)]
-    told = f"{' '.join(verdicts)} No other claim has a verdict." if verdicts else "Not settled yet."
     early = published_gate(read_study("configs/noise.yaml"))
     sentences = [
-        f"**Does NLA work? {told}**",
+        f"**Does NLA work?** {_verdicts(claims)}",
         *_of_main_study(claims[claims["regime"] == CONVERGED]),
         "The older grids start from random weights and stop after six epochs. They see how a "
-        "network begins to learn, and cannot tell which method ends ahead; their gate is "
-        f"{early}. Whatever they show is called *inconclusive*.",
+        "network begins to learn, and cannot tell which method ends ahead: whatever they show is "
+        f"called *inconclusive* ([10](notebooks/10_claims.ipynb)). Their gate is {early}.",
     ]
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _with(verdict: str, claims: pd.DataFrame) -> list[str]:
-    """Return the claims with this verdict in words, and under which rule if not under all."""
+def _verdicts(claims: pd.DataFrame) -> str:
+    """Return the claims that have a verdict, and under which rule if not under all."""
     rules = {
         "last": "at the last epoch",
         "best_validation": "where held-out images choose the epoch",
     }
-    words = []
-    for _, same in claims.groupby(["number", "regime"]):
-        having = same[same["verdict"] == verdict]
-        if len(having):
-            alone = (
-                "" if len(having) == len(same) else f", {rules[having['selection'].item()]} alone"
-            )
-            first = having.iloc[0]
-            words.append(
-                f"{verdict.capitalize()}: {first['measured']}, is above zero (claim "
-                f"{first['number']}{alone})."
-            )
-    return words
+    told, open_ones = [], set(claims["number"])
+    for verdict in ("verified", "falsified"):
+        words = []
+        for (number, _), same in claims.groupby(["number", "regime"]):
+            having = same[same["verdict"] == verdict]
+            if len(having):
+                alone = having["selection"].item() if len(having) < len(same) else None
+                only = f", {rules[alone]} alone" if alone else ""
+                words.append(f"{same['claim'].iloc[0].rstrip('.')} ({number}{only}).")
+                open_ones.discard(number)
+        told += [f"**{verdict.capitalize()}:** {' '.join(words)}"] if words else []
+    if not told:
+        return "Not settled yet."
+    return f"{' '.join(told)} **No verdict yet:** the other {len(open_ones)} claims."
 
 
 def _of_main_study(claims: pd.DataFrame) -> list[str]:
@@ -126,7 +125,7 @@ def _of_main_study(claims: pd.DataFrame) -> list[str]:
 
     def both(number: int) -> str:
         last, chosen = (in_points(of.loc[(number, r)]) for r in ("last", "best_validation"))
-        return f"{last} points at the last epoch, {chosen} where held-out images choose it"
+        return f"{last} points at the last epoch, {chosen} at the one that held-out images choose"
 
     gate = of.loc[(8, "last"), "gate"]
     return [

@@ -258,13 +258,19 @@ def test_a_fact_at_its_chance_level_is_not_falsified():
     assert ledgers._verdict([-0.001, 0.001], True, [0.0, 0.0005], of_fact) == "inconclusive"
 
 
-def test_first_screen_has_a_row_a_claim_and_both_rules_where_they_differ(table):
-    short = in_short(table)
-    assert len(short) == 14
+def test_first_screen_has_a_row_a_claim_and_both_verdicts_where_they_differ(table):
     changed = table.copy()
-    of_eight = (changed["number"] == 8) & (changed["regime"] == SHORT)
-    changed.loc[of_eight & (changed["selection"] == "last"), "verdict"] = "verified"
-    words = in_short(changed).loc[7, SHORT]
-    assert words.startswith("verified: ")
-    assert "epoch chosen on held-out images inconclusive: " in words
-    assert set(short[CONVERGED][short[CONVERGED] == "not run"]) <= {"not run"}
+    of_eight = (changed["number"] == 8) & (changed["regime"] == CONVERGED)
+    changed.loc[of_eight, "verdict"] = ["verified", "inconclusive"]
+    of_one = (changed["number"] == 1) & (changed["regime"] == CONVERGED)
+    changed.loc[of_one, ["verdict", "n"]] = ["not run", None]
+    short = in_short(changed).set_index(changed["number"].unique())
+    assert len(short) == 14
+    last, chosen = (changed[of_eight].iloc[k]["difference"] for k in (0, 1))
+    assert short.loc[8, "verdict"] == "verified / inconclusive, n = 5"
+    assert short.loc[8, "last epoch"].startswith(f"{100 * last:+.1f} [")
+    assert short.loc[8, "epoch chosen on held-out images"].startswith(f"{100 * chosen:+.1f} [")
+    assert short.loc[8, "claim"].startswith("[8](notebooks/14_memorisation.ipynb). It gains")
+    assert short.loc[1, ["verdict", "last epoch"]].tolist() == ["not run", ""]
+    # Of a fact of training there is one number: no rule selects an epoch.
+    assert short.loc[5, "epoch chosen on held-out images"] == ""
