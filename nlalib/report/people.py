@@ -10,8 +10,8 @@ person             one of an image's annotators against its others, each in turn
 person again       on the images that were annotated twice, one of the second panel against the ten
                    votes of the first
 panel again        there, the shares of the second panel's votes
-true distribution  the floor: what people would say, against ten votes drawn from it; see
-                   `nlalib.report.true_votes`
+true distribution  the best possible: what people would say, against ten votes drawn from it;
+                   see `nlalib.report.true_votes`
 =================  ===============================================================================
 
 Votes for none of the classes are left out throughout, as they are for networks. Labels are those
@@ -45,7 +45,7 @@ COLUMNS = ["study", "who", "run_id", *SETTING, "seed", "selection", "against", "
 COLUMNS += ["metric", "value"]
 # What a single vote says nothing about.
 _NOT_OF_ONE_VOTE = ("kl_to_votes", "vote_entropy_correlation")
-_REPEATS = 20  # of the draws of the floor
+_REPEATS = 20  # of the draws of the best possible
 
 
 def label_of(votes: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def against_nine(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, floa
     return agreement(others, probabilities[image], of_ten=votes[image], weights=weights)
 
 
-def floor(votes: np.ndarray, seen: np.ndarray, seed: int = 0) -> dict[str, float]:
+def best_possible(votes: np.ndarray, seen: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Return `agreement` of the true distributions with as many votes as there are.
 
     Parameters
@@ -229,7 +229,7 @@ def study_agreement(study: Study) -> pd.DataFrame:
     votes = test_votes.to_numpy().astype(int)
     add("person", NINE, TEST, person(votes))
     others = class_votes(index[index["part"] != TEST], runs[0].num_classes).astype(int)
-    add("true distribution", TEN, TEST, floor(votes, others))
+    add("true distribution", TEN, TEST, best_possible(votes, others))
     twice = annotated_twice(runs[0].data)
     if twice is not None:
         first, second = twice
@@ -238,7 +238,7 @@ def study_agreement(study: Study) -> pd.DataFrame:
         add("person again", TEN, twice_name, person_again(first, second))
         panel = agreement(first, second / second.sum(axis=1, keepdims=True))
         add("panel again", TEN, twice_name, {k: v for k, v in panel.items() if k != "kl_to_votes"})
-        add("true distribution", TEN, twice_name, floor(first, others))
+        add("true distribution", TEN, twice_name, best_possible(first, others))
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""People and the floor on made-up votes, whose answer is known."""
+"""People and the best possible on made-up votes, whose answer is known."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from nlalib.report.people import (
     COLUMNS,
     against_nine,
     agreement,
-    floor,
+    best_possible,
     label_of,
     one_left_out,
     person,
@@ -106,7 +106,7 @@ def test_pair_agreement_is_that_of_all_pairs():
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_floor_where_all_images_have_one_distribution(share):
+def test_best_possible_where_all_images_have_one_distribution(share):
     """The distance of ten votes from (q, 1 - q) is that of a binomial's share, twice."""
     generator = np.random.default_rng(0)
     votes = np.zeros((3000, 7), int)
@@ -114,7 +114,7 @@ def test_floor_where_all_images_have_one_distribution(share):
     votes[:, 1] = 10 - votes[:, 0]
     hits = np.arange(11)
     known = (binom.pmf(hits, 10, share) * 2 * np.abs(hits / 10 - share)).sum()
-    found = floor(votes, votes)
+    found = best_possible(votes, votes)
     assert found["manhattan_to_votes"] == pytest.approx(known, rel=0.05)
     pairs = binom.pmf(hits, 10, share)[:, None] * binom.pmf(hits, 10, share)
     of_two = (pairs * 2 * np.abs(hits[:, None] - hits) / 10).sum()
@@ -124,15 +124,15 @@ def test_floor_where_all_images_have_one_distribution(share):
     assert found["pair_agreement_modelled"] == pytest.approx(found["pair_agreement"], abs=0.02)
 
 
-def test_floor_of_unanimous_votes_is_none():
-    found = floor(
+def test_best_possible_for_unanimous_votes_is_no_error():
+    found = best_possible(
         np.tile([0, 10, 0, 0, 0, 0, 0], (500, 1)), np.tile([0, 10, 0, 0, 0, 0, 0], (500, 1))
     )
     assert found["manhattan_to_votes"] < 0.02
     assert found["overall_accuracy"] > 0.99
 
 
-def test_floor_where_the_true_distributions_are_drawn_and_known():
+def test_best_possible_where_the_true_distributions_are_drawn_and_known():
     """Scored by the distributions themselves, and by the model that saw ten votes of each."""
     generator = np.random.default_rng(1)
     true = np.concatenate([
@@ -140,7 +140,7 @@ def test_floor_where_the_true_distributions_are_drawn_and_known():
         generator.dirichlet([0.2, 0.2, 0.2, 3, 3, 0.5, 0.5], 1500),
     ])  # fmt: skip
     votes, again = (generator.multinomial(10, true) for _ in range(2))
-    known, found = agreement(again, true), floor(votes, votes)
+    known, found = agreement(again, true), best_possible(votes, votes)
     for name in ("manhattan_to_votes", "jsd_to_votes", "kl_to_votes", "overall_accuracy"):
         assert found[name] == pytest.approx(known[name], rel=0.06)
     assert found["vote_entropy_correlation"] == pytest.approx(
