@@ -10,8 +10,10 @@ W takes no gradient from the second term, and the second view none from the firs
 
 What differs here: our backbones and initial weights instead of a ResNet-18 from MS-Celeb-1M. The
 original erases a random rectangle of 2 to 25 % of the image; here erasing belongs to the run's
-augmentation, the same for all methods. The second view is the mirror of the augmented image, so
-that both share the erased place.
+augmentation, the same for all methods, and the recipe `affine` erases nothing. The second view is
+the mirror of the augmented image, so that both share the erased place. In the authors' code
+(src/dataset.py at a8da94b) they do so on clean labels only; with wrong ones each view is
+augmented, and erased, by itself.
 """
 
 import torch

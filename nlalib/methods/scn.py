@@ -13,8 +13,8 @@ argmax, for good.
 
 What differs here: our backbones and initial weights instead of a ResNet-18 from MS-Celeb-1M. The
 original relabels from epoch 10 of runs of 40 to 70 epochs; our runs are shorter, so the start is
-a share of the epochs, by default the 10/40 of its shorter runs. A label that is changed in a
-batch counts from the sample's next turn on.
+a share of the epochs, by default the 10/40 of its shorter runs. The paper relabels samples of the
+lower group by attention; the authors' code (src/train.py at fb0ed12), and this file, any sample.
 """
 
 from typing import ClassVar

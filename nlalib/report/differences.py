@@ -8,7 +8,6 @@ from nlalib.report.certainty import (
     CONDITION,
     bootstrap_differences,
     bootstrap_interval,
-    crossed_bootstrap,
     detectable_difference,
     holm,
     paired_differences,
@@ -24,8 +23,7 @@ from nlalib.training.config import RunConfig
 DIFFERENCE_COLUMNS = [
     *("study", *SETTING, "reference", "selection", "metric", "primary"),
     *("n", "difference", "deviation", "low", "high", "p_seeds", "detectable", "p_equivalent"),
-    *("images_low", "images_high", "p_images", "crossed_low", "crossed_high"),
-    *("probability_better", "p_seeds_holm", "p_images_holm"),
+    *("images_low", "images_high", "p_images", "p_seeds_holm", "p_images_holm"),
 ]
 
 
@@ -65,10 +63,9 @@ def study_differences(
     pandas.DataFrame
         Columns `DIFFERENCE_COLUMNS`: as `paired_differences`; `primary`, whether the study declared
         the contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
-        `p_images`, see `bootstrap_interval`; `crossed_low`, `crossed_high` and
-        `probability_better` of `crossed_bootstrap` (NaN with one seed); `p_seeds_holm` and
-        `p_images_holm`, corrected among the primary contrasts, both accuracies and rules together,
-        and apart from them for all others under one selection rule.
+        `p_images`, see `bootstrap_interval`; `p_seeds_holm` and `p_images_holm`, corrected among
+        the primary contrasts, both accuracies and rules together, and apart from them for all
+        others under one selection rule.
     """
     runs = pd.DataFrame(
         [{**identity_columns(c, study.name), "config": c} for c in study.runs.values()]
@@ -120,25 +117,15 @@ def _study_bootstrap(runs: pd.DataFrame, study: str, reference: str, seed: int) 
                     drawn[len(labels)] = resampled_counts(len(labels), seed)
                 gains = (hits.astype(float) - others).mean(axis=0)
                 images = bootstrap_differences(gains, labels, drawn[len(labels)])
-                both = crossed_bootstrap(hits, others, labels, seed) if len(ours) > 1 else {}
                 for metric in ACCURACIES:
                     rows.append(
                         {
                             **own.iloc[0][SETTING].to_dict(),
                             **{"selection": selection, "metric": metric},
                             **bootstrap_interval(images[metric]),
-                            **_crossed(both.get(metric)),
                         }
                     )
     return pd.DataFrame(rows)
-
-
-def _crossed(resampled: np.ndarray | None) -> dict[str, float]:
-    if resampled is None:
-        return dict.fromkeys(("crossed_low", "crossed_high", "probability_better"), np.nan)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    better = float((resampled > 0).mean() + (resampled == 0).mean() / 2)
-    return {"crossed_low": low, "crossed_high": high, "probability_better": better}
 
 
 def _check_same_images(own: pd.DataFrame, ours: dict, theirs: dict) -> None:

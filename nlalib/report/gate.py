@@ -1,4 +1,4 @@
-"""Can a study's runs tell at all? Had they converged, and does a known effect show?
+"""Can a study's runs tell at all? Had they converged, and is a known effect not turned round?
 
 A comparison of methods that have not fitted their labels yet says how fast they begin, and one in
 which a method that is known to help does not help could not have found another's. So a verdict
@@ -17,7 +17,7 @@ from nlalib.report.studies import Study
 
 REFERENCE = "ce"
 CONTROL = "eac"  # where a study names none
-# Cross-entropy has fitted its clean labels when it gives this share of them back.
+# Cross-entropy has fitted its labels, where none is wrong, when it gives this share of them back.
 FITTED_SHARE = 0.9
 # And training has ended when the validation accuracy rises by less an epoch.
 LEVEL_SLOPE = 0.005
@@ -29,8 +29,9 @@ class Gate(NamedTuple):
     Attributes
     ----------
     fit : float
-        Share of its clean training labels that cross-entropy gives back at the last epoch, mean
-        over seeds: unaugmented and in evaluation mode where that was recorded, else as it trained.
+        Share of its training labels that cross-entropy gives back at the last epoch, in runs
+        without noise, mean over seeds: unaugmented and in evaluation mode where that was recorded, else as
+        it trained.
     slope : float
         Change of its validation accuracy an epoch over the last quarter, mean over seeds.
     control : float
@@ -71,7 +72,8 @@ class Gate(NamedTuple):
         """Say in one line whether it passed, why not, and by which numbers."""
         verdict = "passed" if self.passed else f"{INCONCLUSIVE}, as {' and '.join(self.reasons)}"
         numbers = [
-            f"{REFERENCE} fits {self.fit:.1%} of its clean labels ({FITTED_SHARE:.0%} wanted)",
+            f"{REFERENCE} fits {self.fit:.1%} of its labels, without noise ({FITTED_SHARE:.0%} "
+            "wanted)",
             f"validation accuracy changes by {100 * self.slope:+.2f} points an epoch (below "
             f"{100 * LEVEL_SLOPE:+.2f} wanted)",
             f"{self.control_name} is {100 * self.control:+.1f} points from {REFERENCE} under noise "
@@ -93,7 +95,7 @@ def study_gate(results: pd.DataFrame, epochs: pd.DataFrame, control: str = CONTR
     results, epochs : pandas.DataFrame
         As `nlalib.report.collect` makes them.
     control : str
-        The method that is known to help under label noise; "" for none.
+        The method that is known to help under label noise.
     """
     clean = epochs[(epochs["method"] == REFERENCE) & (epochs["noise_rate"] == 0)]
     clean = clean[(clean["imbalance_factor"] == 1) & (clean["settings"] == "")]

@@ -7,11 +7,13 @@ verified      the runs could tell (`nlalib.report.gate`), every declared seed ha
               interval over seeds lies on the claim's side, and that over test images where there is
               one; of contrasts that the study declared before its runs, p-values corrected for
               their number (Holm) are below 5 % too
-falsified     as there, but the interval lies on the other side, or the two are shown to be equal
-              within a point
-toy           as these, but on rendered faces
+falsified     as there, but the intervals lie on the other side; or one holds zero, and the two are
+              shown over seeds to be equal within a point
 inconclusive  anything else
 ============  ====================================================================================
+
+A contrast that was not declared before its runs is not corrected: its `limit` says so, and
+10_claims corrects all of them for their number.
 
 A claim that comes out differently for the last epoch and for the epoch chosen on held-out images
 has both verdicts.
@@ -82,11 +84,14 @@ def measured(contrast: Contrast, rule: str) -> dict:
     bounds = [found["low"], found["high"], *images]
     survives = _survives_correction(told)
     verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
+    limit = _limit(verdict, found["n"], declared, gate, bool(_side(bounds)))
+    if verdict != INCONCLUSIVE and told["primary"] != 1:
+        limit = f"{limit}; not corrected for the number of claims"
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
-        "limit": _limit(verdict, found["n"], declared, gate, survives),
+        "limit": limit,
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
 
@@ -98,7 +103,7 @@ def declared_seeds(content: dict) -> int:
     return len({seed for grid in grids for seed in grid.get("seed", fixed)})
 
 
-def _limit(verdict: str, n: int, declared: int, gate: Gate, survives: bool) -> str:
+def _limit(verdict: str, n: int, declared: int, gate: Gate, one_side: bool) -> str:
     """Return what keeps a contrast from saying more."""
     if n < declared:
         return f"interim: {n} of {declared} declared seeds"
@@ -106,7 +111,7 @@ def _limit(verdict: str, n: int, declared: int, gate: Gate, survives: bool) -> s
         return "the runs could not have told (gate)"
     if verdict != INCONCLUSIVE:
         return "one data set, one network"
-    return "an interval holds zero" if survives else "corrected for their number, it may be chance"
+    return "corrected for their number, it may be chance" if one_side else "an interval holds zero"
 
 
 def _hours(study: str) -> float:
@@ -119,13 +124,17 @@ def _verdict(bounds: list[float], survives: bool, gains: np.ndarray, contrast: C
     """Return the verdict of runs that could tell; `survives`: the correction, where one is due."""
     if np.isnan(bounds[0]):  # one seed, no interval
         return INCONCLUSIVE
-    known = np.array([bound for bound in bounds if not np.isnan(bound)])
-    if survives and (known > 0).all():
-        return "verified"
-    if survives and (known < 0).all():
-        return "falsified"
+    side = _side(bounds)
+    if side:
+        return {1: "verified", -1: "falsified"}[side] if survives else INCONCLUSIVE
     is_equal = not contrast.is_of_training and equivalence(gains) < LEVEL
     return "falsified" if is_equal else INCONCLUSIVE
+
+
+def _side(bounds: list[float]) -> int:
+    """Return 1 or -1 where all known bounds of the intervals lie on that side of zero, else 0."""
+    sides = {np.sign(bound) for bound in bounds if not np.isnan(bound)}
+    return int(sides.pop()) if len(sides) == 1 else 0
 
 
 def _gains(contrast: Contrast, rule: str) -> np.ndarray:

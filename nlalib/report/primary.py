@@ -1,4 +1,4 @@
-"""Which comparisons are primary, and how all others are corrected: one rule for every notebook.
+"""Which comparisons are primary, and how all others are corrected.
 
 Primary is what a study asks first, and its p-values are corrected for their number (Holm) in a
 family of their own, wherever they are shown; so the same runs get the same word of certainty in
@@ -8,7 +8,8 @@ all notebooks. There are two kinds of family:
 - of the older, short grids, NLA less cross-entropy at the last epoch, in both accuracies, under
   each condition of `SHORT_STUDIES`, is one family.
 
-Any other comparison is corrected among the others of its study and table.
+Any other comparison is corrected among the others of its study and selection rule in the table at
+hand; so its word may differ where a notebook shows a part of a study alone.
 """
 
 from functools import lru_cache
@@ -26,7 +27,7 @@ OF_PAIR = frozenset({"nla", "ce"})
 P_VALUES = ("p_seeds", "p_images")
 OVER_IMAGES = ["images_low", "images_high", "p_images"]
 # What has to be equal for a contrast to be one of the same runs, beside its difference.
-CONDITION = [name for name in SETTING if name != "method"]
+OF_CONTRAST = [name for name in SETTING if name != "method"]
 ROUNDING = 2e-6  # of published tables, which have six decimals
 
 
@@ -37,6 +38,7 @@ def primary_contrasts() -> pd.DataFrame:
         path.stem.removesuffix("_differences"): read_table(path)
         for path in sorted((ROOT / "results").glob("*_differences.csv"))
     }
+    tables = {study: table for study, table in tables.items() if len(table)}
     short = pd.concat([tables[s] for s in SHORT_STUDIES if s in tables], ignore_index=True)
     is_last = short["selection"] == "last"
     short = short[(short["settings"] == "") & is_last & _is_of_pair(short)].reset_index(drop=True)
@@ -69,7 +71,7 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
     known = primary_contrasts()
     same = [
         name
-        for name in [*CONDITION, "selection", "metric"]
+        for name in [*OF_CONTRAST, "selection", "metric"]
         if name in differences and name in known
     ]
     of_known = known.assign(distance=known["difference"].abs()).drop_duplicates(same)
@@ -80,7 +82,9 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
     table["primary"] = _is_of_pair(table) & is_near
     for name in P_VALUES:
         others = table[name].where(~table["primary"])
-        own = others.groupby(table["study"]).transform(lambda p: holm(p.to_numpy()))
+        own = others.groupby([table["study"], table["selection"]]).transform(
+            lambda p: holm(p.to_numpy())
+        )
         table[f"{name}_holm"] = np.where(table["primary"], found[f"{name}_holm"], own)
     return table
 

@@ -66,7 +66,7 @@ class Study:
     primary : tuple of str
         Methods whose plain setting is compared with the first reference as declared before.
     positive_control : str
-        A method that is known to help under label noise; "" for none.
+        A method that is known to help under label noise; "" for the gate's own choice.
     gate : str
         The study whose gate speaks for this one as well; "" for its own.
     readme : {"", "table", "differences"}

@@ -54,15 +54,12 @@ def test_differences_of_a_study(study):
     assert (nla["p_images"] < 0.01).all()
     for _, same in table.groupby("selection"):
         for name in ("p_seeds", "p_images"):
-            assert same[f"{name}_holm"].tolist() == holm(same[name].to_numpy()).tolist()
+            np.testing.assert_array_equal(same[f"{name}_holm"], holm(same[name].to_numpy()))
     row = table.query("method == 'gce'").iloc[0]
     assert row["detectable"] == pytest.approx(detectable_difference(row["deviation"], row["n"]))
     pd.testing.assert_frame_equal(table, study_differences(study, study_table(study)))
-    # Both seeds gain alike, so that drawing seeds as well changes nothing.
-    assert (nla["crossed_low"] > 0).all()
-    # But for resamples without an image of the one class, which tie.
-    assert (nla["probability_better"] > 0.998).all()
-    assert nla["p_equivalent"].tolist() == [1] * 8
+    # Both seeds gain alike, which says nothing of how far seeds lie apart.
+    assert nla[["p_seeds", "p_equivalent"]].isna().all(axis=None)
     assert not table["primary"].any()
 
 

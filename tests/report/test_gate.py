@@ -44,9 +44,9 @@ def test_gate_of_runs_that_can_tell():
     assert gate.passed
     assert gate.reasons == []
     assert str(gate) == (
-        "passed: ce fits 92.0% of its clean labels (90% wanted); validation accuracy changes by "
-        "+0.00 points an epoch (below +0.50 wanted); eac is +4.0 points from ce under noise (0 or "
-        "more wanted)"
+        "passed: ce fits 92.0% of its labels, without noise (90% wanted); validation accuracy "
+        "changes by +0.00 points an epoch (below +0.50 wanted); eac is +4.0 points from ce under "
+        "noise (0 or more wanted)"
     )
 
 

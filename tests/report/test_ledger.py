@@ -212,10 +212,20 @@ def test_a_declared_contrast_has_to_survive_the_correction(monkeypatch):
         )
         assert found["verdict"] == verdict
     assert found["limit"] == "corrected for their number, it may be chance"
-    # One that was not declared is not corrected here.
+    # A small gain that may be chance is not turned round into none.
+    small = told(0.001, 0.006, True, 0.06, 0.02)
+    found = ledger_of(monkeypatch, [0.003, 0.0035, 0.004], (0.002, 0.005), small)
+    assert found["verdict"] == "inconclusive"
+    # One that was not declared is not corrected here, and says so.
     undeclared = told(0.005, 0.04, False, 0.2, 0.2)
     found = ledger_of(monkeypatch, [0.01, 0.02, 0.03], (0.01, 0.03), undeclared)
     assert found["verdict"] == "verified"
+    assert found["limit"].endswith("not corrected for the number of claims")
+    # Where an interval holds zero, that is the limit, whatever the correction says.
+    found = ledger_of(
+        monkeypatch, [-0.02, 0.02, 0.03], (-0.03, 0.05), told(0.005, 0.04, True, 1, 1)
+    )
+    assert found["limit"] == "an interval holds zero"
 
 
 def test_corrections_of_the_main_study_are_found(table):

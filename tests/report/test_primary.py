@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nlalib.report import primary
 from nlalib.report.certainty import ACCURACIES, holm, paired_differences
 from nlalib.report.frame import published_table
 from nlalib.report.primary import SHORT_STUDIES, corrected, primary_contrasts, told, with_images
@@ -64,6 +65,27 @@ def test_others_are_corrected_among_the_others_of_their_study():
             highest = max(highest, min(1.0, (len(rest) - place) * p))
             expected.append(highest)
         assert rest.loc[ordered.index, "p_images_holm"].tolist() == pytest.approx(expected)
+
+
+def test_rules_for_the_epoch_are_corrected_apart_as_in_the_tables():
+    table = published_table("face_long", "_differences")
+    again = corrected(table)
+    for name in ("p_seeds_holm", "p_images_holm"):
+        assert again[name].tolist() == pytest.approx(table[name].tolist(), abs=2e-6)
+
+
+def test_a_table_without_a_comparison_leaves_the_others_as_they_are(monkeypatch, tmp_path):
+    """A study of one method has one, and its columns would have no numbers' type."""
+    (tmp_path / "results").mkdir()
+    table = published_table("noise", "_differences")
+    for name, rows in {"noise": table, "alone": table[:0]}.items():
+        rows.to_csv(tmp_path / "results" / f"{name}_differences.csv", index=False)
+    monkeypatch.setattr(primary, "ROOT", tmp_path)
+    primary_contrasts.cache_clear()
+    found = primary_contrasts()
+    primary_contrasts.cache_clear()
+    assert found["p_seeds_holm"].dtype == float
+    assert set(found["study"]) == {"noise"}
 
 
 def test_other_runs_under_the_same_condition_are_no_primary_contrast():
