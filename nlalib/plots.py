@@ -47,7 +47,7 @@ SCORE_COLOURS = {
     "all samples": "#999999",
 }
 
-# How far the point of a difference is filled, by the word of `nlalib.report.differences.certainty`.
+# How far the point of a difference is filled, by the word of `nlalib.report.certainty.certainty`.
 CERTAINTY_FILLS = {"holds": 1.0, "hint": 0.45, "not told apart": 0.0}
 
 

@@ -3,7 +3,8 @@
 Synthetic noise is what the papers on noisy labels measure with: it is independent of the picture,
 where annotators' mistakes are not. Trust a ranking of methods under it for no more than that.
 The noise of SCN, EAC and NLA draws for each line whether to replace it, so their rate varies a
-little from seed to seed and from class to class; here the counts of each class are exact.
+little from seed to seed and from class to class; here the counts of each class are exact, of
+training and held-out images together; in each part they vary a little.
 """
 
 import numpy as np

@@ -176,7 +176,7 @@ def minority_shares(
     Parameters
     ----------
     samples : pandas.DataFrame
-        As in `scores`, with `is_minority`.
+        As in `score_table`, with `is_minority`.
     own : mapping of str to {"low", "high"}
         `Method.detectors` of the run's method.
     adds_to_one : bool

@@ -60,7 +60,7 @@ def verdict(row, level: float = 0.05, more_is_better: bool = True) -> str:
     Parameters
     ----------
     row
-        As `nlalib.report.differences.certainty` takes it, with the attribute `difference`.
+        As `nlalib.report.certainty.certainty` takes it, with the attribute `difference`.
     level : float
         Of the tests.
     more_is_better : bool
