@@ -238,8 +238,10 @@ def format_audit(audit: dict) -> str:
             .to_string(),
             f"(expected: {audit['counts_source']})",
             "",
-            "images with a twin in another split, or another one in the same",
-            pd.DataFrame(audit["duplicates"]).to_string(index=False),
+            "images with a duplicate in another split, or another one in the same",
+            pd.DataFrame(audit["duplicates"])
+            .rename(columns={"twin_in": "duplicate_in"})
+            .to_string(index=False),
             "",
             "sizes          "
             + ", ".join(
