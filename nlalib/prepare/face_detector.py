@@ -139,7 +139,9 @@ def detect_faces(
     return Faces(corners[order] * np.tile(back, 2), scores[order], points[order] * back)
 
 
-def find_face(image: np.ndarray, *, minimum_side: int = 224, minimum_score: float = 0.9) -> Faces:
+def find_face(
+    image: np.ndarray, *, minimum_side: int = 224, minimum_score: float = 0.9, vote: bool = True
+) -> Faces:
     """Find the largest face of an image, with more exact landmarks than `detect_faces` gives.
 
     The network answers once for each anchor, and a detection is the answer of the surest one. Here
@@ -151,6 +153,8 @@ def find_face(image: np.ndarray, *, minimum_side: int = 224, minimum_score: floa
     ----------
     image, minimum_side, minimum_score
         As for `detect_faces`, which finds the face.
+    vote : bool
+        False: in each view the surest anchor speaks alone.
 
     Returns
     -------
@@ -169,13 +173,15 @@ def find_face(image: np.ndarray, *, minimum_side: int = 224, minimum_score: floa
     views = [
         points
         for side in VIEW_SIDES
-        for points in _view_points(image, largest.boxes[0], side)
+        for points in _view_points(image, largest.boxes[0], side, vote)
         if points is not None
     ]
     return largest._replace(points=np.mean(views, axis=0)[None]) if views else largest
 
 
-def _view_points(image: np.ndarray, box: np.ndarray, side: int) -> list[np.ndarray | None]:
+def _view_points(
+    image: np.ndarray, box: np.ndarray, side: int, vote: bool
+) -> list[np.ndarray | None]:
     """Return the landmarks (5, 2) seen in a square view of a face and in the view's mirror.
 
     None where no anchor finds the face in the view.
@@ -186,20 +192,40 @@ def _view_points(image: np.ndarray, box: np.ndarray, side: int) -> list[np.ndarr
     # A black border would be an edge close to the face, which the network never saw.
     view = warp_image(image, transform, side, border=cv2.BORDER_REPLICATE)
     face = transform(box.reshape(2, 2)).ravel()
-    found = _voted_points(view, face)
+    found = points_of_face(view, face, vote=vote)
     mirrored_face = np.array([side - face[2], face[1], side - face[0], face[3]])
-    mirrored = _voted_points(np.ascontiguousarray(view[:, ::-1]), mirrored_face)
+    mirrored = points_of_face(np.ascontiguousarray(view[:, ::-1]), mirrored_face, vote=vote)
     if mirrored is not None:
         mirrored = (mirrored * [-1, 1] + [side, 0])[_MIRRORED_ORDER]
     return [None if one is None else (one - shift) / scale for one in (found, mirrored)]
 
 
-def _voted_points(view: np.ndarray, face: np.ndarray) -> np.ndarray | None:
-    """Return the mean landmarks (5, 2) over the anchors that see `face`; None if none does."""
+def points_of_face(view: np.ndarray, box: np.ndarray, *, vote: bool = True) -> np.ndarray | None:
+    """Return the landmarks of a face whose place is known, in one view of it as it is.
+
+    Parameters
+    ----------
+    view : numpy.ndarray
+        (height, width, 3), uint8, RGB.
+    box : numpy.ndarray
+        (4,), of the face: left, top, right, bottom in pixels of the view.
+    vote : bool
+        Whether all anchors that overlap the face vote, weighted by their confidence; if not, the
+        surest of them speaks.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        (5, 2), pixels of the view; None if no anchor sees the face.
+    """
     boxes, scores, points = _predict(view)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    shared = np.minimum(corners[:, 2:], face[2:]) - np.maximum(corners[:, :2], face[:2])
+    shared = np.minimum(corners[:, 2:], box[2:]) - np.maximum(corners[:, :2], box[:2])
     shared = np.clip(shared, 0, None).prod(axis=1)
-    union = boxes[:, 2:].prod(axis=1) + (face[2:] - face[:2]).prod() - shared
+    union = boxes[:, 2:].prod(axis=1) + (box[2:] - box[:2]).prod() - shared
     votes = (shared > _VOTE_OVERLAP * union) & (scores > _VOTE_SCORE)
-    return np.average(points[votes], axis=0, weights=scores[votes]) if votes.any() else None
+    if not votes.any():
+        return None
+    if not vote:
+        return points[votes][scores[votes].argmax()]
+    return np.average(points[votes], axis=0, weights=scores[votes])

@@ -22,7 +22,7 @@ from nlalib.prepare.alignment import (
     three_landmarks,
     warp_image,
 )
-from nlalib.prepare.face_detector import detect_faces, find_face
+from nlalib.prepare.face_detector import detect_faces, find_face, points_of_face
 
 # A face somewhat longer than the template, in an image of 300 x 400 pixels.
 FACE = np.array([[150.0, 120.0], [214.0, 130.0], [176.0, 160.0], [146.0, 200.0], [190.0, 206.0]])
@@ -224,6 +224,22 @@ def test_face_is_found_with_its_box_and_score_kept(astronaut):
     assert np.array_equal(face.boxes, first.boxes[:1])
     assert np.array_equal(face.scores, first.scores[:1])
     assert not np.array_equal(face.points, first.points[:1])
+
+
+def test_without_a_vote_the_anchor_speaks_that_was_detected(astronaut):
+    first = detect_faces(astronaut)
+    alone = points_of_face(astronaut, first.boxes[0], vote=False)
+    np.testing.assert_allclose(alone, first.points[0], atol=1e-9)
+    voted = points_of_face(astronaut, first.boxes[0])
+    check_astronaut(first._replace(points=voted[None]), tolerance=4)
+    assert not np.allclose(voted, alone)
+    assert points_of_face(astronaut, np.array([400.0, 400.0, 480.0, 480.0])) is None
+
+
+def test_views_are_averaged_with_and_without_the_vote(astronaut):
+    voted, alone = find_face(astronaut), find_face(astronaut, vote=False)
+    check_astronaut(alone, tolerance=4)
+    assert not np.allclose(voted.points, alone.points)
 
 
 def test_mirrored_image_has_mirrored_landmarks(astronaut):
