@@ -163,7 +163,7 @@ class TrainingRun(ResumableRun):
         return (
             f"{config.method} seed {config.seed}: epoch {done}/{config.epochs}, "
             f"loss {last['train_loss']:.3f}, "
-            f"validation {last['validation_overall_accuracy']:.3f}, "
+            f"held out {last['validation_overall_accuracy']:.3f}, "
             f"test {last['test_overall_accuracy']:.3f}, "
             f"{self.progress.minutes_left(config.epochs):.1f} min left"
         )
