@@ -70,9 +70,16 @@ class Claim:
     converged: Contrast
 
 
+_SHOWN_IN = {
+    "face_long": "14_memorisation",
+    "face_parts": "08_ablation",
+    "face_votes": "09_weak_supervision",
+}
+
+
 def _both(number: int, paper: str, words: str, short: Contrast, study: str, **changes) -> Claim:
     # The face network and its weights are the only ones of their studies.
-    shown = {MAIN: "14_memorisation"}.get(study, "10_claims")
+    shown = _SHOWN_IN.get(study, "10_claims")
     shown = short.shown_in if short.is_of_training else shown  # on the weight: 12
     converged = {"study": study, "backbone": "", "init": "", "shown_in": shown, **changes}
     return Claim(number, paper, words, short, replace(short, **converged))

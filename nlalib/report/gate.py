@@ -29,8 +29,8 @@ class Gate(NamedTuple):
     Attributes
     ----------
     fit : float
-        Share of its training labels that cross-entropy gives back at the last epoch, in runs
-        without noise, mean over seeds: unaugmented and in evaluation mode where that was recorded, else as
+        Share of its training labels that cross-entropy gives back at the last epoch of runs without
+        noise, mean over seeds: unaugmented and in evaluation mode where that was recorded, else as
         it trained.
     slope : float
         Change of its validation accuracy an epoch over the last quarter, mean over seeds.

@@ -245,7 +245,8 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
         claim = f"[{number}](notebooks/{last['shown_in']}.ipynb). {last['claim']}"
         verdicts = " / ".join(dict.fromkeys(same["verdict"]))  # of each rule, where they differ
         if pd.notna(last["n"]):
-            verdicts = f"{verdicts}, n = {last['n']:.0f}"
+            interim = " (interim)" if last["limit"].startswith("interim") else ""
+            verdicts = f"{verdicts}{interim}, n = {last['n']:.0f}"
         by_rule = {row.selection: in_points(row) for row in same.itertuples() if row.n > 0}
         row = {"claim": claim, "verdict": verdicts, "last epoch": by_rule.get("last", "")}
         row["epoch chosen on held-out images"] = by_rule.get("best_validation", "")

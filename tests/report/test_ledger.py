@@ -272,12 +272,16 @@ def test_first_screen_has_a_row_a_claim_and_both_verdicts_where_they_differ(tabl
     changed = table.copy()
     of_eight = (changed["number"] == 8) & (changed["regime"] == CONVERGED)
     changed.loc[of_eight, "verdict"] = ["verified", "inconclusive"]
+    of_ten = (changed["number"] == 10) & (changed["regime"] == CONVERGED)
+    changed.loc[of_ten, "verdict"] = "inconclusive"
+    changed.loc[of_ten, ["limit", "n"]] = ["interim: 3 of 5 declared seeds", 3]
     of_one = (changed["number"] == 1) & (changed["regime"] == CONVERGED)
     changed.loc[of_one, ["verdict", "n"]] = ["not run", None]
     short = in_short(changed).set_index(changed["number"].unique())
     assert len(short) == 14
     last, chosen = (changed[of_eight].iloc[k]["difference"] for k in (0, 1))
     assert short.loc[8, "verdict"] == "verified / inconclusive, n = 5"
+    assert short.loc[10, "verdict"] == "inconclusive (interim), n = 3"
     assert short.loc[8, "last epoch"].startswith(f"{100 * last:+.1f} [")
     assert short.loc[8, "epoch chosen on held-out images"].startswith(f"{100 * chosen:+.1f} [")
     assert short.loc[8, "claim"].startswith("[8](notebooks/14_memorisation.ipynb). It gains")
