@@ -8,8 +8,8 @@ all notebooks. There are two kinds of family:
 - of the older, short grids, NLA less cross-entropy at the last epoch, in both accuracies, under
   each condition of `SHORT_STUDIES`, is one family.
 
-Any other comparison is corrected among the others of its study and selection rule in the table at
-hand; so its word may differ where a notebook shows a part of a study alone.
+Any other published comparison is corrected among the others of its study, reference and selection
+rule, whatever part of them a notebook shows; one that is not published, in the table at hand.
 """
 
 from functools import lru_cache
@@ -25,6 +25,7 @@ from nlalib.report.reading import verdict
 SHORT_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
 OF_PAIR = frozenset({"nla", "ce"})
 P_VALUES = ("p_seeds", "p_images")
+CORRECTED = [f"{name}_holm" for name in P_VALUES]
 OVER_IMAGES = ["images_low", "images_high", "p_images"]
 # What has to be equal for a contrast to be one of the same runs, beside its difference.
 OF_CONTRAST = [name for name in SETTING if name != "method"]
@@ -32,24 +33,37 @@ ROUNDING = 2e-6  # of published tables, which have six decimals
 
 
 @lru_cache(maxsize=1)
+def published_contrasts() -> pd.DataFrame:
+    """Return all published comparisons, `primary` and their p-values corrected as said above."""
+    paths = sorted((ROOT / "results").glob("*_differences.csv"))
+    # One without rows has columns without a type, which would be all tables'.
+    table = pd.concat([t for t in map(read_table, paths) if len(t)], ignore_index=True)
+    is_short = table["study"].isin(SHORT_STUDIES)
+    asked_first = (table["settings"] == "") & (table["selection"] == "last") & _is_of_pair(table)
+    declared = table["primary"].eq(True) if "primary" in table else False  # older ones do not say
+    table["primary"] = np.where(is_short, asked_first, declared).astype(bool)
+    for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
+        family = holm(table[name].where(is_short & table["primary"]).to_numpy())
+        table[corrected_name] = table[corrected_name].where(~is_short, family)
+    return _with_the_rest(table, table[table["primary"]], ["study", "reference", "selection"])
+
+
+def _with_the_rest(table: pd.DataFrame, primary: pd.DataFrame, family: list[str]) -> pd.DataFrame:
+    """Return the table with the primary contrasts known in it, and all others corrected apart."""
+    found = _published(table, primary, [*OF_CONTRAST, "selection", "metric"])
+    is_primary = _is_of_pair(table) & found.notna().any(axis=1)
+    table = table.assign(primary=is_primary)
+    for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
+        rest = table.assign(p=table[name].where(~is_primary)).groupby(family)["p"]
+        rest = rest.transform(lambda p: holm(p.to_numpy()))
+        table[corrected_name] = found[corrected_name].where(is_primary, rest)
+    return table
+
+
 def primary_contrasts() -> pd.DataFrame:
-    """Return the published primary contrasts, with `p_seeds_holm` and `p_images_holm`."""
-    tables = {
-        path.stem.removesuffix("_differences"): read_table(path)
-        for path in sorted((ROOT / "results").glob("*_differences.csv"))
-    }
-    tables = {study: table for study, table in tables.items() if len(table)}
-    short = pd.concat([tables[s] for s in SHORT_STUDIES if s in tables], ignore_index=True)
-    is_last = short["selection"] == "last"
-    short = short[(short["settings"] == "") & is_last & _is_of_pair(short)].reset_index(drop=True)
-    for name in P_VALUES:
-        short[f"{name}_holm"] = holm(short[name].to_numpy())
-    declared = [
-        table[table["primary"].eq(True)]  # which an older table does not say
-        for study, table in tables.items()
-        if study not in SHORT_STUDIES and "primary" in table
-    ]
-    return pd.concat([short, *declared], ignore_index=True)
+    """Return those of `published_contrasts` that are primary."""
+    table = published_contrasts()
+    return table[table["primary"]].reset_index(drop=True)
 
 
 def _is_of_pair(table: pd.DataFrame) -> pd.Series:
@@ -68,25 +82,28 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
         several, with the column `p_images` (NaN where nothing was resampled). A contrast is known
         as a primary one by its condition and its difference, whichever of both is the reference.
     """
-    known = primary_contrasts()
-    same = [
-        name
-        for name in [*OF_CONTRAST, "selection", "metric"]
-        if name in differences and name in known
-    ]
-    of_known = known.assign(distance=known["difference"].abs()).drop_duplicates(same)
-    names = [f"{name}_holm" for name in P_VALUES]
-    table = differences.drop(columns=[*names, "primary"], errors="ignore").reset_index(drop=True)
-    found = table[same].merge(of_known[[*same, "distance", *names]], on=same, how="left")
-    is_near = (found["distance"] - table["difference"].abs()).abs() < ROUNDING
-    table["primary"] = _is_of_pair(table) & is_near
-    for name in P_VALUES:
-        others = table[name].where(~table["primary"])
-        own = others.groupby([table["study"], table["selection"]]).transform(
-            lambda p: holm(p.to_numpy())
-        )
-        table[f"{name}_holm"] = np.where(table["primary"], found[f"{name}_holm"], own)
+    table = differences.drop(columns=[*CORRECTED, "primary"], errors="ignore")
+    table = _with_the_rest(
+        table.reset_index(drop=True), primary_contrasts(), ["study", "selection"]
+    )
+    everything = published_contrasts()
+    key = ["study", *SETTING, "reference", "selection", "metric"]
+    known = _published(table, everything[~everything["primary"]], key)
+    for name in CORRECTED:
+        table[name] = table[name].where(table["primary"] | known[name].isna(), known[name])
     return table
+
+
+def _published(table: pd.DataFrame, known: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Return the corrected p-values of those rows that are known, NaN for all others.
+
+    A comparison is known by `key`, as far as both have it, and by the size of its difference.
+    """
+    key = [name for name in key if name in table and name in known]
+    known = known.assign(distance=known["difference"].abs()).drop_duplicates(key)
+    found = table[key].merge(known[[*key, "distance", *CORRECTED]], on=key, how="left")
+    is_near = (found["distance"] - table["difference"].abs()).abs() < ROUNDING
+    return found[CORRECTED].where(is_near)
 
 
 def told(differences: pd.DataFrame, level: float = 0.05, less_is_better=()) -> pd.DataFrame:

@@ -74,6 +74,19 @@ def test_rules_for_the_epoch_are_corrected_apart_as_in_the_tables():
         assert again[name].tolist() == pytest.approx(table[name].tolist(), abs=2e-6)
 
 
+@pytest.mark.parametrize("study", ["face_peers", "noise", "ablation", "weak"])
+def test_a_part_of_a_study_gets_the_words_of_the_whole(study):
+    table = published_table(study, "_differences")
+    whole, part = told(table), told(table[::3])
+    assert part["verdict"].tolist() == whole["verdict"][::3].tolist()
+    assert part["p_seeds_holm"].tolist() == whole["p_seeds_holm"][::3].tolist()
+    # Of numbers that are not published, what is at hand is all there is.
+    moved = told(table[::3].assign(difference=lambda rows: rows["difference"] + 0.001))
+    rest = moved[~moved["primary"]]
+    for _, own in rest.groupby("selection"):
+        np.testing.assert_allclose(own["p_seeds_holm"], holm(own["p_seeds"].to_numpy()))
+
+
 def test_a_table_without_a_comparison_leaves_the_others_as_they_are(monkeypatch, tmp_path):
     """A study of one method has one, and its columns would have no numbers' type."""
     (tmp_path / "results").mkdir()
@@ -81,9 +94,9 @@ def test_a_table_without_a_comparison_leaves_the_others_as_they_are(monkeypatch,
     for name, rows in {"noise": table, "alone": table[:0]}.items():
         rows.to_csv(tmp_path / "results" / f"{name}_differences.csv", index=False)
     monkeypatch.setattr(primary, "ROOT", tmp_path)
-    primary_contrasts.cache_clear()
+    primary.published_contrasts.cache_clear()
     found = primary_contrasts()
-    primary_contrasts.cache_clear()
+    primary.published_contrasts.cache_clear()
     assert found["p_seeds_holm"].dtype == float
     assert set(found["study"]) == {"noise"}
 
