@@ -5,15 +5,12 @@ Every number comes from the tables in results/, and so does the verdict:
 ============  ====================================================================================
 verified      the runs could tell (`nlalib.report.gate`), every declared seed has run, and the
               interval over seeds lies on the claim's side, and that over test images where there is
-              one; of contrasts that the study declared before its runs, p-values corrected for
-              their number (Holm) are below 5 % too
+              one; and p-values corrected for their number (Holm) are below 5 % too: of contrasts
+              that the study declared before its runs among these, of all others among the claims
 falsified     as there, but the intervals lie on the other side; or one holds zero, and the two are
               shown over seeds to be equal within a point
 inconclusive  anything else
 ============  ====================================================================================
-
-A contrast that was not declared before its runs is not corrected: its `limit` says so, and
-10_claims corrects all of them for their number.
 
 A claim that comes out differently for the last epoch and for the epoch chosen on held-out images
 has both verdicts.
@@ -24,7 +21,7 @@ import pandas as pd
 import yaml
 
 from nlalib.paths import ROOT
-from nlalib.report.certainty import INCONCLUSIVE, equivalence, student_interval
+from nlalib.report.certainty import INCONCLUSIVE, equivalence, holm, student_interval
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
 from nlalib.report.frame import published_table
 from nlalib.report.gate import Gate, gate_of_published
@@ -32,9 +29,10 @@ from nlalib.report.reading import with_interval
 
 COLUMNS = [
     *("number", "paper", "claim", "regime", "measured", "selection", "n", "difference"),
-    *("low", "high", "images_low", "images_high", "gate", "verdict", "limit", "hours"),
-    *("study", "command", "shown_in"),
+    *("low", "high", "p", "p_holm", "images_low", "images_high", "gate", "verdict", "limit"),
+    *("hours", "study", "command", "shown_in"),
 ]
+_CHANCE = "corrected for their number, it may be chance"
 
 
 LEVEL = 0.05  # of the tests
@@ -45,8 +43,9 @@ def ledger() -> pd.DataFrame:
     """Return the ledger: a row a claim, regime and selection rule, columns `COLUMNS`.
 
     What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
-    test images, of the differences that the study's table has. A positive difference speaks for
-    the claim. `hours` is the sum of the times that the study's runs took to
+    test images, of the differences that the study's table has; `p` is over seeds, `p_holm` the
+    same, corrected for the number of claims in the regime and under the rule. A positive
+    difference speaks for the claim. `hours` is the sum of the times that the study's runs took to
     train, on whatever they ran.
     """
     rows = []
@@ -58,7 +57,12 @@ def ledger() -> pd.DataFrame:
                 row |= {"regime": regime, "measured": contrast.words, "selection": rule}
                 row["shown_in"] = contrast.shown_in
                 rows.append(row | measured(contrast, rule))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "is_one_more"])
+    of_rule = table.astype({"p": float}).groupby(["regime", "selection"])["p"]
+    table["p_holm"] = of_rule.transform(lambda p: holm(p.to_numpy()))
+    may_be_chance = table["is_one_more"].eq(True) & (table["p_holm"] >= LEVEL)
+    table.loc[may_be_chance, ["verdict", "limit"]] = INCONCLUSIVE, _CHANCE
+    return table[COLUMNS]
 
 
 def rules_of(contrast: Contrast) -> tuple[str, ...]:
@@ -85,10 +89,11 @@ def measured(contrast: Contrast, rule: str) -> dict:
     survives = _survives_correction(told)
     verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
     limit = _limit(verdict, found["n"], declared, gate, bool(_side(bounds)))
-    if verdict != INCONCLUSIVE and told["primary"] != 1:
-        limit = f"{limit}; not corrected for the number of claims"
+    # It has a verdict by its side of zero, and no correction of its study's.
+    is_one_more = verdict != INCONCLUSIVE and bool(_side(bounds)) and told["primary"] != 1
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
+        **{"p": found["p_seeds"], "is_one_more": is_one_more},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
         "limit": limit,
@@ -111,7 +116,7 @@ def _limit(verdict: str, n: int, declared: int, gate: Gate, one_side: bool) -> s
         return "the runs could not have told (gate)"
     if verdict != INCONCLUSIVE:
         return "one data set, one network"
-    return "corrected for their number, it may be chance" if one_side else "an interval holds zero"
+    return _CHANCE if one_side else "an interval holds zero"
 
 
 def _hours(study: str) -> float:
@@ -222,7 +227,7 @@ def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
 
 
 def _survives_correction(told: pd.Series) -> bool:
-    """Return whether a declared contrast is left after correction; any other needs none."""
+    """Return whether a declared contrast is left after its study's correction."""
     is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
     return not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
 

@@ -179,7 +179,13 @@ def ledger_of(monkeypatch, gains, interval, published, passed=True) -> dict:
     monkeypatch.setattr(ledgers, "_published_difference", lambda contrast, rule: published)
     monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(fit, 0.0, 0.02, "eac"))
     monkeypatch.setattr(ledgers, "declared_seeds", lambda content: len(gains))
-    found = {"n": len(gains), "difference": np.mean(gains), "low": low, "high": high}
+    found = {
+        "n": len(gains),
+        "difference": np.mean(gains),
+        "low": low,
+        "high": high,
+        "p_seeds": 0.01,
+    }
     monkeypatch.setattr(ledgers, "student_interval", lambda gains: found)
     return ledgers.measured(CONTRAST, "last")
 
@@ -216,16 +222,39 @@ def test_a_declared_contrast_has_to_survive_the_correction(monkeypatch):
     small = told(0.001, 0.006, True, 0.06, 0.02)
     found = ledger_of(monkeypatch, [0.003, 0.0035, 0.004], (0.002, 0.005), small)
     assert found["verdict"] == "inconclusive"
-    # One that was not declared is not corrected here, and says so.
+    # One that was not declared is corrected among the claims.
     undeclared = told(0.005, 0.04, False, 0.2, 0.2)
     found = ledger_of(monkeypatch, [0.01, 0.02, 0.03], (0.01, 0.03), undeclared)
     assert found["verdict"] == "verified"
-    assert found["limit"].endswith("not corrected for the number of claims")
+    assert found["is_one_more"]
     # Where an interval holds zero, that is the limit, whatever the correction says.
     found = ledger_of(
         monkeypatch, [-0.02, 0.02, 0.03], (-0.03, 0.05), told(0.005, 0.04, True, 1, 1)
     )
     assert found["limit"] == "an interval holds zero"
+
+
+def test_what_no_study_declared_is_corrected_among_the_claims(monkeypatch):
+    """Six claims of one p-value, of which Holm leaves the declared one alone to its study."""
+    p_values = {claim.number: 0.02 for claim in CLAIMS[:6]}
+    declared = CLAIMS[0].words
+
+    def measured(contrast, rule):
+        number = next(c.number for c in CLAIMS if contrast in (c.short, c.converged))
+        if number not in p_values or rule != "last":
+            return {"verdict": "not run"}
+        return {"n": 3, "p": p_values[number], "verdict": "falsified", "limit": "one network",
+                "is_one_more": number != CLAIMS[0].number}  # fmt: skip
+
+    monkeypatch.setattr(ledgers, "measured", measured)
+    table = ledger().query("selection == 'last' and number <= 6")
+    # The smallest of six equal ones is multiplied by six, and so are the others.
+    assert table["p_holm"].tolist() == pytest.approx([0.12] * 12)
+    verdicts = table.groupby("claim")["verdict"].agg(set)
+    assert verdicts.pop(declared) == {"falsified"}
+    assert all(found == {"inconclusive"} for found in verdicts)
+    p_values |= dict.fromkeys(p_values, 0.008)
+    assert set(ledger().query("selection == 'last' and number <= 6")["verdict"]) == {"falsified"}
 
 
 def test_corrections_of_the_main_study_are_found(table):
