@@ -77,7 +77,7 @@ def answer(claims: pd.DataFrame) -> str:
     """
     early = published_gate(read_study("configs/noise.yaml"))
     sentences = [
-        f"**Does NLA work?** {_verdicts(claims)}",
+        f"**Does it work?** {_verdicts(claims)}",
         *_of_main_study(claims[claims["regime"] == CONVERGED]),
         "The older grids start from random weights and stop after six epochs. They see how a "
         "network begins to learn, and cannot tell which method ends ahead: whatever they show is "

@@ -84,11 +84,11 @@ def test_the_answer_names_each_verdict_and_the_rule_that_it_hangs_on():
     claims = ledger()
     main = claims["regime"] == CONVERGED
     claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
-    assert readme.answer(claims).startswith("- **Does NLA work?** Not settled yet.\n")
+    assert readme.answer(claims).startswith("- **Does it work?** Not settled yet.\n")
     claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
     is_last = claims["selection"] == "last"
     claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
     assert readme.answer(claims).splitlines()[0] == (
-        "- **Does NLA work?** **Verified:** It gains under label noise (8, at the last epoch "
+        "- **Does it work?** **Verified:** It gains under label noise (8, at the last epoch "
         "alone). **Falsified:** It leads its peers (10). **No verdict yet:** the other 12 claims."
     )
