@@ -43,9 +43,10 @@ def ledger() -> pd.DataFrame:
     """Return the ledger: a row a claim, regime and selection rule, columns `COLUMNS`.
 
     What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
-    test images, of the differences that the study's table has; `p` is over seeds, `p_holm` the
-    same, corrected for the number of claims in the regime and under the rule. A positive
-    difference speaks for the claim. `hours` is the sum of the times that the study's runs took to
+    test images, of the differences that the study's table has; `p` is over seeds, of no
+    difference or, where equality within a point is the verdict, of a larger one; `p_holm` the same,
+    corrected for the number of claims in the regime and under the rule. A positive difference
+    speaks for the claim. `hours` is the sum of the times that the study's runs took to
     train, on whatever they ran.
     """
     rows = []
@@ -89,11 +90,13 @@ def measured(contrast: Contrast, rule: str) -> dict:
     survives = _survives_correction(told)
     verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
     limit = _limit(verdict, found["n"], declared, gate, bool(_side(bounds)))
-    # It has a verdict by its side of zero, and no correction of its study's.
-    is_one_more = verdict != INCONCLUSIVE and bool(_side(bounds)) and told["primary"] != 1
+    # Equality within a point is another question, with a p-value of its own.
+    is_equal = verdict == "falsified" and not _side(bounds)
+    # It has a verdict, and no correction of its study's.
+    is_one_more = verdict != INCONCLUSIVE and told["primary"] != 1
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
-        **{"p": found["p_seeds"], "is_one_more": is_one_more},
+        **{"p": equivalence(gains) if is_equal else found["p_seeds"], "is_one_more": is_one_more},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
         "limit": limit,

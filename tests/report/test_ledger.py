@@ -257,6 +257,14 @@ def test_what_no_study_declared_is_corrected_among_the_claims(monkeypatch):
     assert set(ledger().query("selection == 'last' and number <= 6")["verdict"]) == {"falsified"}
 
 
+def test_equality_is_told_by_its_own_p_value(monkeypatch):
+    gains = [0.0, 0.001, 0.0005]
+    found = ledger_of(monkeypatch, gains, (-0.001, 0.002), told(-0.003, 0.004))
+    assert found["verdict"] == "falsified"
+    assert found["p"] == pytest.approx(ledgers.equivalence(gains))
+    assert found["is_one_more"]
+
+
 def test_corrections_of_the_main_study_are_found(table):
     """Of its declared contrasts, and of no others."""
     for claim, is_declared in ((1, True), (2, True), (8, True), (10, False)):
