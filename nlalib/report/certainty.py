@@ -81,10 +81,10 @@ def probability_better(difference: float, deviation: float, n: int) -> float:
     Student's distribution of n - 1 degrees of freedom around the mean of n paired differences;
     NaN with a single pair, or with several that differ all by the same; 0.5 if none differs.
     """
-    if n > 1 and _is_zero(deviation):
-        return 0.5 if _is_zero(difference) else float("nan")
     if n == 1:
         return float("nan")
+    if _is_zero(deviation):
+        return 0.5 if _is_zero(difference) else float("nan")
     return float(stats.t.cdf(difference / deviation * n**0.5, n - 1))
 
 

@@ -70,13 +70,6 @@ class Claim:
     converged: Contrast
 
 
-_SHOWN_IN = {
-    "face_long": "14_memorisation",
-    "face_parts": "08_ablation",
-    "face_votes": "09_weak_supervision",
-}
-
-
 def _both(number: int, paper: str, words: str, short: Contrast, study: str, **changes) -> Claim:
     # The face network and its weights are the only ones of their studies.
     shown = _SHOWN_IN.get(study, "10_claims")
@@ -87,6 +80,11 @@ def _both(number: int, paper: str, words: str, short: Contrast, study: str, **ch
 
 # The study that can tell; and its runs of NLA once more, with what single images do in training.
 MAIN, RECORDED = "face_long", "face_records"
+_SHOWN_IN = {
+    MAIN: "14_memorisation",
+    "face_parts": "08_ablation",
+    "face_votes": "09_weak_supervision",
+}
 _NOISY = {"noise_rate": 0.2}
 _SMALL = {"backbone": "resnet10_narrow16_stride2", "shown_in": "09_weak_supervision"}
 _SETS = "candidate_threshold=2.0"

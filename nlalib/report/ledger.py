@@ -60,7 +60,7 @@ def ledger() -> pd.DataFrame:
                 rows.append(row | measured(contrast, rule))
     table = pd.DataFrame(rows, columns=[*COLUMNS, "is_one_more"])
     of_rule = table.astype({"p": float}).groupby(["regime", "selection"])["p"]
-    table["p_holm"] = of_rule.transform(lambda p: holm(p.to_numpy()))
+    table["p_holm"] = of_rule.transform(holm)
     may_be_chance = table["is_one_more"].eq(True) & (table["p_holm"] >= LEVEL)
     table.loc[may_be_chance, ["verdict", "limit"]] = INCONCLUSIVE, _CHANCE
     return table[COLUMNS]
@@ -87,11 +87,10 @@ def measured(contrast: Contrast, rule: str) -> dict:
     gate, declared = _gate(study), declared_seeds(_config(study))
     can_tell = gate.passed and found["n"] >= declared
     bounds = [found["low"], found["high"], *images]
-    survives = _survives_correction(told)
+    survives, side = _survives_correction(told), _side(bounds)
     verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
-    limit = _limit(verdict, found["n"], declared, gate, bool(_side(bounds)))
     # Equality within a point is another question, with a p-value of its own.
-    is_equal = verdict == "falsified" and not _side(bounds)
+    is_equal = verdict == "falsified" and not side
     # It has a verdict, and no correction of its study's.
     is_one_more = verdict != INCONCLUSIVE and told["primary"] != 1
     return {
@@ -99,7 +98,7 @@ def measured(contrast: Contrast, rule: str) -> dict:
         **{"p": equivalence(gains) if is_equal else found["p_seeds"], "is_one_more": is_one_more},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
-        "limit": limit,
+        "limit": _limit(verdict, found["n"], declared, gate, bool(side)),
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
 

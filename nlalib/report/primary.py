@@ -54,8 +54,7 @@ def _with_the_rest(table: pd.DataFrame, primary: pd.DataFrame, family: list[str]
     is_primary = _is_of_pair(table) & found.notna().any(axis=1)
     table = table.assign(primary=is_primary)
     for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
-        rest = table.assign(p=table[name].where(~is_primary)).groupby(family)["p"]
-        rest = rest.transform(lambda p: holm(p.to_numpy()))
+        rest = table.assign(p=table[name].where(~is_primary)).groupby(family)["p"].transform(holm)
         table[corrected_name] = found[corrected_name].where(is_primary, rest)
     return table
 
