@@ -137,5 +137,5 @@ CLAIMS = (
           Contrast("PRODEN on sets - CE, loss of accuracy by corruption (less is better)",
                    "weak_robustness", "proden", "overall_accuracy", settings=_SETS, sign=-1,
                    **_SMALL),
-          "face_votes_robustness"),
+          "face_shift_robustness"),
 )  # fmt: skip
