@@ -65,8 +65,8 @@ HIGHEST = 2.0  # of 1 + w in all versions: one scale of colours, so that epochs 
 def draw_surface(axis, p_gt, p_nn, lifted, variant: NAWVariant, highest: float = HIGHEST):
     """Draw 1 + w over the triangle of two probabilities; return the coloured mesh.
 
-    A circle marks the mean of the True case and a cross that of the False case; below the white
-    line the label leads.
+    A circle marks the mean of the True case and a cross that of the False case, with labels for a
+    legend; below the white line the label leads.
 
     Parameters
     ----------
@@ -81,8 +81,9 @@ def draw_surface(axis, p_gt, p_nn, lifted, variant: NAWVariant, highest: float =
     shown = np.where(p_gt + p_nn <= 1 + 1e-9, lifted, np.nan)
     mesh = axis.pcolormesh(p_gt, p_nn, shown, vmin=1, vmax=highest, cmap="viridis", rasterized=True)
     axis.plot([0, 0.5], [0, 0.5], color="white", linewidth=1)
-    axis.plot(*variant.true_mean, "o", color="white", markeredgecolor="black")
-    axis.plot(*variant.false_mean, "X", color="white", markeredgecolor="black")
+    look = {"ls": "none", "color": "white", "markeredgecolor": "black"}
+    axis.plot(*variant.true_mean, marker="o", **look, label="mean of the True case")
+    axis.plot(*variant.false_mean, marker="X", **look, label="mean of the False case")
     axis.set(xlabel="$p_{gt}$", ylabel="$p_{nn}$", aspect="equal")
     return mesh
 
