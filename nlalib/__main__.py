@@ -18,7 +18,8 @@ agreement CONFIG write how near a study's finished runs come to the votes, besid
                  beside what ten votes allow, to results/<study>_agreement.csv
 labels DATASET   write the training labels that people give, and their digest (`labels --help`)
 scores RUN_ID    write what a finished run makes of its training images, for candidate sets
-leakage CONFIG   write how much finished runs owe to test images that they trained on
+leakage CONFIG   write how much runs, done or kept, owe to test images that they trained on, to
+                 results/<study>_leakage.csv
 audit DATASET    compare an unpacked set with what is published (audit --help says more)
 predict RUN_ID IMAGE...
                  what a finished run makes of photographs (`predict --help`)

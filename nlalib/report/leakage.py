@@ -1,4 +1,4 @@
-"""What finished runs owe to test images that the training split holds too."""
+"""What runs owe to test images that the training split holds too."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from nlalib.data.sets import SETS
 from nlalib.data.splits import load_dataset
 from nlalib.files import write_csv
 from nlalib.metrics import classification_metrics
-from nlalib.paths import display_path, figures_folder
+from nlalib.paths import ROOT, display_path
 from nlalib.prepare.audit import examine_images
 from nlalib.prepare.duplicates import (
     Duplicates,
@@ -15,7 +15,9 @@ from nlalib.prepare.duplicates import (
     leaked_test_images,
     without_leaked,
 )
-from nlalib.report.studies import read_study
+from nlalib.report.collect import some_runs_at_hand
+from nlalib.report.records import read_record
+from nlalib.report.studies import Study, read_study
 from nlalib.training.config import RunConfig
 
 _METRICS = (
@@ -33,34 +35,37 @@ _METRICS = (
 SCOPES = ("run", "official split")
 
 
-def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
-    """Return the metrics of finished runs with and without leaked test images.
+def leakage_table(study: Study) -> pd.DataFrame:
+    """Return the metrics of a study's runs, done or kept, with and without leaked test images.
 
     The predictions are those of a run's last epoch.
 
     Parameters
     ----------
-    runs : list of RunConfig
-        Finished runs on one data set with files, not rendered faces.
+    study : Study
+        Its runs are on one data set with files, not rendered faces.
 
     Returns
     -------
     pandas.DataFrame
         A row for each run, `trained_on` (of `SCOPES`), `twins` ("exact" or "exact or near"):
-        `run_id`, `method`, `seed`, `test_images`, `leaked`, and for each metric its value on all
-        test images, on the leaked ones (`..._leaked`; NaN without any) and on the others
-        (`..._without`), fractions.
+        `run_id`, `method`, `noise_rate`, `seed`, `test_images`, `leaked`, and for each metric its
+        value on all test images, on the leaked ones (`..._leaked`; NaN without any) and on the
+        others (`..._without`), fractions.
 
     Raises
     ------
+    FileNotFoundError
+        If no run of the study is done or kept.
     ValueError
-        If there is no run, or they are on several sets.
+        If they are on several sets, or on one without files.
     """
+    runs = list(some_runs_at_hand(study).values())
     places = {(run.dataset, run.data.root) for run in runs}
     if len(places) != 1 or runs[0].data.set.is_made:
         raise ValueError(
-            f"{len(runs)} finished runs on {sorted({run.dataset for run in runs}) or 'no set'}; "
-            "leakage is counted for finished runs on one set with image files: run the study first"
+            f"the runs of {study.name} are on {sorted({run.dataset for run in runs})}; leakage is "
+            "counted on one set with image files: choose a study of such runs"
         )
     dataset, root = places.pop()
     images, _ = SETS[dataset].read_all(root)
@@ -70,8 +75,10 @@ def leakage_table(runs: list[RunConfig]) -> pd.DataFrame:
     rows = []
     for run in runs:
         for (scope, twins), leaked in leaked_of[run.data].items():
-            names = {"run_id": run.run_id, "method": run.method, "seed": run.seed}
-            values = _compare(pd.read_parquet(run.folder / "predictions.parquet"), leaked, run)
+            names = {"run_id": run.run_id, "method": run.method, "noise_rate": run.noise_rate}
+            names["seed"] = run.seed
+            test = read_record(run, study.name).at("last").reset_index()
+            values = _compare(test, leaked, run.num_classes)
             rows.append(names | {"trained_on": scope, "twins": twins} | values)
     return pd.DataFrame(rows)
 
@@ -90,29 +97,26 @@ def _leaked_by_scope(
     }
 
 
-def _compare(predictions: pd.DataFrame, leaked: list[str], run: RunConfig) -> dict[str, float]:
-    last = predictions[predictions["epoch"] == run.epochs - 1]
-    test = last[last["part"] == "test"]
+def _compare(test: pd.DataFrame, leaked: list[str], num_classes: int) -> dict[str, float]:
     is_leaked = test["image_id"].isin(leaked)
     parts = {"": test, "_leaked": test[is_leaked], "_without": without_leaked(test, leaked)}
-    columns = [f"p_{name}" for name in expressions(run.num_classes)]
+    columns = [f"p_{name}" for name in expressions(num_classes)]
     values: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
     for ending, part in parts.items():
         if part.empty:
             found = dict.fromkeys(_METRICS, float("nan"))
         else:
             given = part["label"].to_numpy(), part[columns].to_numpy()
-            found = classification_metrics(*given, run.num_classes)
+            found = classification_metrics(*given, num_classes)
         values |= {f"{metric}{ending}": found[metric] for metric in _METRICS}
     return values
 
 
 def leakage(config: str) -> None:
-    """Write `figures/02_<dataset>_leakage.csv` from a study's finished runs, and print it."""
+    """Write `results/<study>_leakage.csv` of a study's runs, done or kept, and print it."""
     study = read_study(config)
-    table = leakage_table([run for run in study.runs.values() if run.is_done])
-    dataset = next(iter(study.runs.values())).dataset
-    path = figures_folder() / f"02_{dataset}_leakage.csv"
+    table = leakage_table(study)
+    path = ROOT / "results" / f"{study.name}_leakage.csv"
     write_csv(path, table, float_format="%.6g")
     print(table.drop(columns="run_id").to_string(index=False, float_format="{:.4f}".format))
     print(f"wrote {display_path(path)}")

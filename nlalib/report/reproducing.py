@@ -169,7 +169,7 @@ def twins_worth() -> pd.DataFrame:
 
     Twins are looked for in the whole official training set, and in the part a run trained on.
     """
-    rows = pd.read_csv(ROOT / "figures" / "02_ferplus_leakage.csv")
+    rows = pd.read_csv(ROOT / "results" / "ferplus_small_leakage.csv")
     among = {"official split": "the official training images", "run": "those trained on"}
     table = []
     for (method, twins, kind), same in rows.groupby(["method", "twins", "trained_on"]):

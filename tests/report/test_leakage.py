@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import study_of
 from PIL import Image
 
 from made_sets import TEST, file_of, write_rafdb
 from nlalib.data.labels import BASIC_EXPRESSIONS
 from nlalib.data.splits import load_dataset
 from nlalib.report.leakage import leakage_table
+from nlalib.report.records import CURVES
 from nlalib.training.config import RunConfig
 
 FIRST_TEST = 140  # after 7 x 20 training images
@@ -50,11 +52,15 @@ def run(tmp_path, monkeypatch):
     run.folder.mkdir(parents=True)
     tables = [last.assign(epoch=0, **right), others, last]
     pd.concat(tables).to_parquet(run.folder / "predictions.parquet")
+    course = pd.DataFrame(0.5, index=range(2), columns=CURVES)
+    course.rename_axis("epoch").to_csv(run.folder / "metrics.csv")
+    pd.DataFrame({"seconds": [1.0, 1.0]}).to_csv(run.folder / "timing.csv")
+    (run.folder / "done").touch()
     return run
 
 
 def test_metrics_with_and_without_leaked_images(run):
-    table = leakage_table([run]).set_index(["trained_on", "twins"])
+    table = leakage_table(study_of(run)).set_index(["trained_on", "twins"])
     images = sum(TEST.values())
     assert (table["test_images"] == images).all()
     assert table["leaked"].to_dict() == {
@@ -69,8 +75,13 @@ def test_metrics_with_and_without_leaked_images(run):
         assert row["overall_accuracy_without"] == 0
 
 
-def test_runs_on_no_set_are_refused():
-    with pytest.raises(ValueError, match="0 finished runs on no set"):
-        leakage_table([])
-    with pytest.raises(ValueError, match="rendered"):
-        leakage_table([RunConfig()])
+def test_runs_that_cannot_leak_are_refused(run):
+    with pytest.raises(FileNotFoundError, match="no run of study tiny is done"):
+        leakage_table(study_of())
+    rendered = RunConfig()
+    rendered.folder.mkdir(parents=True)
+    (rendered.folder / "done").touch()
+    with pytest.raises(ValueError, match=r"on \['rendered'\]"):
+        leakage_table(study_of(rendered))
+    with pytest.raises(ValueError, match=r"on \['rafdb', 'rendered'\]"):
+        leakage_table(study_of(run, rendered))

@@ -109,7 +109,7 @@ def test_each_label_rule_accounts_for_the_same_images():
 
 
 def test_twins_are_worth_what_leaving_them_out_costs():
-    with (ROOT / "figures" / "02_ferplus_leakage.csv").open() as file:
+    with (ROOT / "results" / "ferplus_small_leakage.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = twins_worth().to_dict("records")
     assert len(table) == len({(row["method"], row["twins"], row["trained_on"]) for row in rows})
