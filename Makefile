@@ -36,7 +36,7 @@ PIP_INSTALL = "$(BIN)/python" -m pip install -qq --disable-pip-version-check -c 
 IN_VENV = unset MPLBACKEND; venv="$$(cd "$(VENV)" && pwd)"; export PATH="$$venv/bin:$$PATH" \
 	JUPYTER_PATH="$$venv/share/jupyter" IPYTHONDIR="$$venv/ipython";
 
-.PHONY: help study report publish readme test lab book notebooks benchmark lock clean stale
+.PHONY: help study report publish recompute readme test lab book notebooks benchmark lock clean stale
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +57,9 @@ report: $(INSTALLED)  ## a finished study as one HTML file that needs no network
 
 publish: $(INSTALLED)  ## copy a finished study's table and figures to results/ and figures/
 	@$(IN_VENV) python -m nlalib publish "$(CONFIG)"
+
+recompute: $(INSTALLED)  ## the published tables again, from the kept predictions: no data set, no GPU
+	@$(IN_VENV) python -m nlalib recompute
 
 readme: $(INSTALLED)  ## write the tables of README.md, from those of results/
 	@$(IN_VENV) python -m nlalib readme

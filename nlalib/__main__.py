@@ -11,6 +11,9 @@ front CONFIG     write the front page of a finished study's report, for `make re
 show CONFIG      print the study's table and differences, and say where its files are
 publish CONFIG   copy the study's tables, predictions and figures to the committed folders
 keep CONFIG      keep what the finished runs of an unfinished study tell, before their folders go
+recompute [CONFIG...]
+                 make the published tables again from the kept predictions, without data set or GPU,
+                 and say whether every number is the published one; of named studies show them
 robustness CONFIG
                  write how finished runs stand up to corrupted test images, their calibration, and
                  the similarity of their classes; publish copies these tables too
@@ -44,6 +47,7 @@ from nlalib.report.leakage import leakage
 from nlalib.report.people import write_agreement
 from nlalib.report.publish import collect, keep, publish, robustness, show
 from nlalib.report.readme import readme
+from nlalib.report.recompute import recompute as published_again
 from nlalib.report.studies import read_study
 
 
@@ -106,8 +110,15 @@ def export(arguments: list[str]) -> None:
     print(f"wrote {', '.join(map(display_path, written))}")
 
 
+def recompute(arguments: list[str]) -> None:
+    """Print whether the kept predictions give the published numbers."""
+    parser = argparse.ArgumentParser(prog="python -m nlalib recompute")
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", help="of all studies without it")
+    published_again(parser.parse_args(arguments).configs)
+
+
 # With arguments of their own.
-OWN_ARGUMENTS = {"predict": predict, "export": export}
+OWN_ARGUMENTS = {"predict": predict, "export": export, "recompute": recompute}
 COMMANDS = {
     "check": check,
     "collect": collect,
