@@ -59,7 +59,8 @@ def recompute(configs: list[str]) -> None:
         metrics = set(tables[""]["metric"])
         told += [_tell(study, ending, found, metrics) for ending, found in tables.items()]
     table = pd.concat(told)
-    _tell_of_the_rest(table.loc[~table["is_recomputed"], "metric"].unique())
+    lacking = table.loc[~table["is_recomputed"], "metric"].unique()
+    _tell_of_the_rest(lacking, [] if configs else _tables_without_predictions())
     wrong = len(_wrong(table))
     if wrong:
         raise ValueError(f"{wrong} numbers are not as published")
@@ -68,6 +69,7 @@ def recompute(configs: list[str]) -> None:
 
 def _show(study: Study, tables: dict[str, pd.DataFrame]) -> None:
     print(f"\n{study.title}\n\n{headline(tables['']).to_string(index=False)}\n")
+    print("Differences, in points: mean [over seeds] [over test images]\n")
     for _, row in tables["_differences"].iterrows():
         print(f"{SELECTION_RULES[row['selection']].words}: {difference_in_words(row)}")
     print()
@@ -88,7 +90,7 @@ def published_part(study: Study) -> Study:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(runs)} published runs of study {study.name}, such as "
             f"{missing[0]}, are not kept in {display_path(predictions_file(study.name))}, or no "
-            "runs of the study's file now: their numbers take training (make study)"
+            "runs of the study's file now; their numbers take the training again: make study"
         )
     return replace(study, runs={r: _KeptConfig(**vars(study.runs[r])) for r in runs})
 
@@ -167,17 +169,20 @@ def _tell(study: Study, ending: str, found: pd.DataFrame, metrics: Collection[st
     return table
 
 
-def _tell_of_the_rest(metrics: Iterable[str]) -> None:
-    """Print what the predictions do not give: `metrics` of the tables, and other tables."""
+def _tables_without_predictions() -> list[str]:
     made = {f"{name}{ending}" for name in _kept_studies() for ending in KEYS} | {"claims"}
     files = {path.stem for path in (ROOT / "results").glob("*.csv")}
-    others = sorted(name for name in files - made if not name.endswith("_epochs"))
+    return sorted(name for name in files - made if not name.endswith("_epochs"))
+
+
+def _tell_of_the_rest(metrics: Iterable[str], tables: Iterable[str]) -> None:
+    """Print which numbers the predictions do not give."""
     told = {
         "From the course of training, as the tables *_epochs record it": [
             *("last_five", "best_test", "selected_epoch", "training_seconds")
         ],
         "Not recomputed, for want of the data set's votes (data/README.md)": [*metrics],
-        "Not recomputed, as no predictions for them are kept": others,
+        "Not recomputed, as no predictions for them are kept": [*tables],
         "Made of these tables by `make readme`": ["claims", "the tables of README"],
     }
     lines = [f"{words}: {', '.join(names)}" for words, names in told.items() if names]
