@@ -63,7 +63,7 @@ def recompute(configs: list[str]) -> None:
     _tell_of_the_rest(lacking, [] if configs else _tables_without_predictions())
     wrong = len(_wrong(table))
     if wrong:
-        raise ValueError(f"{wrong} numbers are not as published")
+        raise ValueError(f"numbers that are not as published: {wrong}")
     print("Every number recomputed is the published one, but for rounding.")
 
 

@@ -63,7 +63,7 @@ def test_a_prediction_that_was_changed_is_named(published, capsys):
     line = f"{changed}, last, overall_accuracy: published {right}, recomputed {wrong}"
     assert line in out
     assert "nla, resnet18_narrow16, random" in out.split("tiny_differences.csv")[1]
-    assert "numbers are not as published" in error
+    assert "numbers that are not as published: " in error
     assert not [line for line in out.splitlines() if line.startswith("    rendered-ce")]
 
 
