@@ -12,8 +12,9 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,13 +65,7 @@ def _resized(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def image_array(
-    index: pd.DataFrame,
-    *,
-    root: Path,
-    size: int,
-    report: Callable[[str], None] | None = None,
-) -> np.memmap:
+def image_array(index: pd.DataFrame, *, root: Path, size: int) -> np.memmap:
     """Return all images of an index, decoded, as one read-only memory-mapped array.
 
     Parameters
@@ -81,8 +76,6 @@ def image_array(
         The data set's folder.
     size : int
         Side of the images, pixels.
-    report : callable, optional
-        Gets a line of text now and then while images are decoded.
 
     Returns
     -------
@@ -101,17 +94,17 @@ def image_array(
     folder = cache_folder()
     shape = (len(index), size, size, 3)
     path = folder / f"{_digest(index, root, size)}.npy"
-    if _damage(path, shape):
+    if not _is_sound(path, shape):
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with _unfinished(path) as file:
                 # Looked at again: another process may have built it until now. And only now at
                 # the room: what others have left behind is gone, and what they build is built.
-                if damage := _damage(path, shape):
-                    if report and path.exists():
-                        report(f"decoding anew, as the stored images are {damage}")
+                if not _is_sound(path, shape):
                     with writing(folder, needed=int(np.prod(shape))):
-                        _write(file, _decoded(index, root, size, report), shape)
+                        reader = ImageReader(root, index["path"], size)
+                        images = (_resized(reader.read(name), size) for name in index["path"])
+                        _write(file, images, shape)
                         Path(file.name).replace(path)
     return np.load(path, mmap_mode="r")
 
@@ -176,30 +169,30 @@ def _digest(index: pd.DataFrame, root: Path, size: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _damage(path: Path, shape: tuple[int, ...]) -> str:
-    """Return what is wrong with a stored array; "" for a sound one."""
-    if not path.exists():
-        return "missing"
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return what stands before the pixels in a file of NumPy's."""
+    header = BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def _is_sound(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether there is a stored array of this shape, as it was written."""
+    header, pixels = _header(shape), int(np.prod(shape))
+    start, image = len(header), pixels // shape[0]
+    if not path.exists() or path.stat().st_size != start + pixels + _TRAILER_BYTES:
+        return False
     with path.open("rb") as file:
-        try:
-            np.lib.format.read_magic(file)
-            found, fortran_order, kind = np.lib.format.read_array_header_1_0(file)
-        except ValueError:
-            return "no NumPy array"
-        if (found, fortran_order, kind) != (shape, False, np.uint8):
-            return f"{found} {kind}, not {shape} uint8"
-        start, pixels = file.tell(), int(np.prod(shape))
-        length = os.fstat(file.fileno()).st_size
-        if length != start + pixels + _TRAILER_BYTES:
-            return f"{length:,} bytes long, not {start + pixels + _TRAILER_BYTES:,}"
-        file.seek(0)
-        seal = hashlib.sha256(file.read(start))
+        if file.read(start) != header:
+            return False
+        seal = hashlib.sha256(header)
         for position in _sealed(shape[0]):
-            file.seek(start + position * (pixels // shape[0]))
-            seal.update(file.read(pixels // shape[0]))
+            file.seek(start + position * image)
+            seal.update(file.read(image))
         file.seek(start + pixels)
         seal.update(file.read(_SEAL_BYTES))
-        return "" if file.read() == seal.digest() else "overwritten: their seal does not fit"
+        return file.read() == seal.digest()
 
 
 def _sealed(images: int) -> list[int]:
@@ -212,15 +205,9 @@ def _write(file: BinaryIO, images: Iterable[np.ndarray], shape: tuple[int, ...])
 
     By plain writes: a full disk then is an error, where a memory-mapped file would end the process.
     """
-    file.truncate(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    file.flush()
-    start = file.tell()
-    with Path(file.name).open("rb") as written:
-        seal = hashlib.sha256(written.read(start))
-    sealed = set(_sealed(shape[0]))
-    content = hashlib.sha256()
+    header, sealed = _header(shape), set(_sealed(shape[0]))
+    seal, content = hashlib.sha256(header), hashlib.sha256()
+    file.write(header)
     for position, image in enumerate(images):
         pixels = image.tobytes()
         file.write(pixels)
@@ -252,14 +239,3 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink(missing_ok=True)  # while it is locked
             with suppress(OSError):  # after a full disk, what is left finds no room either
                 file.close()
-
-
-def _decoded(
-    index: pd.DataFrame, root: Path, size: int, report: Callable[[str], None] | None
-) -> Iterator[np.ndarray]:
-    """Yield the images of the index, one after the other."""
-    reader = ImageReader(root, index["path"], size)
-    for position, path in enumerate(index["path"]):
-        yield _resized(reader.read(path), size)
-        if report and (position + 1) % 2000 == 0:
-            report(f"decoded {position + 1:,} of {len(index):,} images")
