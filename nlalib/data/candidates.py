@@ -25,8 +25,29 @@ import numpy as np
 import pandas as pd
 
 from nlalib.data.labels import expressions
+from nlalib.names import named
 
-VOTE_RULES = ("count", "share", "mass")
+# Shares are sums of fractions, which may miss a threshold by rounding.
+TOLERANCE = 1e-9
+
+
+def _enters_by_count(votes: np.ndarray, threshold: float) -> np.ndarray:
+    return votes >= threshold
+
+
+def _enters_by_share(votes: np.ndarray, threshold: float) -> np.ndarray:
+    return votes / votes.sum(axis=1, keepdims=True) >= threshold - TOLERANCE
+
+
+def _enters_by_mass(votes: np.ndarray, threshold: float) -> np.ndarray:
+    # Share of the classes that have more votes: while it is too small, this one is needed.
+    ahead = votes[:, None, :] > votes[:, :, None]  # (N, K, K): class 2 is ahead of class 1
+    share_ahead = (ahead * votes[:, None, :]).sum(axis=2) / votes.sum(axis=1, keepdims=True)
+    return (share_ahead < threshold - TOLERANCE) & (votes > 0)
+
+
+_ENTERS = {"count": _enters_by_count, "share": _enters_by_share, "mass": _enters_by_mass}
+VOTE_RULES = tuple(_ENTERS)
 CANDIDATE_RULES = (*VOTE_RULES, "random", "model")
 # What `threshold` (for "random" the rate, for "model" k) may be: a number of votes or classes, or a
 # share. A share of 0 would make every class a candidate of every image.
@@ -37,8 +58,6 @@ THRESHOLD_RANGES = {
     "random": (0.0, 1.0),
     "model": (1.0, 8.0),
 }
-# Shares are sums of fractions, which may miss a threshold by rounding.
-TOLERANCE = 1e-9
 
 
 def candidate_sets(votes: np.ndarray, rule: str, threshold: float) -> np.ndarray:
@@ -60,41 +79,17 @@ def candidate_sets(votes: np.ndarray, rule: str, threshold: float) -> np.ndarray
     Raises
     ------
     ValueError
-        For another rule, a threshold out of its range, negative votes, or a row without votes.
+        For another rule, or a row without votes.
     """
     votes = np.asarray(votes, dtype=np.float64)
-    if rule not in VOTE_RULES:
-        raise ValueError(
-            f"unknown rule {rule!r} for candidates from votes; choose one of "
-            f"{', '.join(VOTE_RULES)} (random sets come from random_candidates)"
-        )
-    if rule == "count" and not 1 <= threshold < np.inf:
-        raise ValueError(
-            f"threshold of rule 'count' is {threshold!r}; it is a number of votes >= 1"
-        )
-    if rule != "count" and not 0 < threshold <= 1:
-        raise ValueError(
-            f"threshold of rule {rule!r} is {threshold!r}; it is a share, above 0 to 1"
-        )
-    if votes.ndim != 2 or not (votes >= 0).all():  # false for NaN as well
-        raise ValueError(f"votes have shape {votes.shape}; expected (N, K) counts, none negative")
-    total = votes.sum(axis=1, keepdims=True)
-    empty = np.flatnonzero(total[:, 0] == 0)
+    empty = np.flatnonzero(votes.sum(axis=1) == 0)
     if len(empty):
         raise ValueError(
             f"{len(empty)} rows have no vote for any class, first row {empty[0]}: drop them, or "
             "take a model's scores with candidates_from_scores"
         )
-    if rule == "count":
-        enters = votes >= threshold
-    elif rule == "share":
-        enters = votes / total >= threshold - TOLERANCE
-    else:
-        # Share of the classes that have more votes: while it is too small, this one is needed.
-        ahead = votes[:, None, :] > votes[:, :, None]  # (N, K, K): class 2 is ahead of class 1
-        share_ahead = (ahead * votes[:, None, :]).sum(axis=2) / total
-        enters = (share_ahead < threshold - TOLERANCE) & (votes > 0)
-    return enters | (votes == votes.max(axis=1, keepdims=True))
+    enters = named(_ENTERS, rule, "rule for candidates from votes")
+    return enters(votes, threshold) | (votes == votes.max(axis=1, keepdims=True))
 
 
 def candidates_from_scores(scores: np.ndarray, k: int, labels: np.ndarray) -> np.ndarray:
@@ -113,9 +108,6 @@ def candidates_from_scores(scores: np.ndarray, k: int, labels: np.ndarray) -> np
     -------
     ndarray, (N, K) bool
     """
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or np.isnan(scores).any():
-        raise ValueError(f"scores have shape {scores.shape}; expected (N, K) without NaN")
     if not 1 <= k <= scores.shape[1]:
         raise ValueError(f"k is {k!r}; it lies from 1 to the number of classes {scores.shape[1]}")
     candidates = _one_hot(labels, scores.shape[1])
@@ -147,8 +139,6 @@ def random_candidates(
     -------
     ndarray, (N, K) bool
     """
-    if not 0 <= flip_rate <= 1:
-        raise ValueError(f"flip_rate is {flip_rate!r}; it is a probability, from 0 to 1")
     is_label = _one_hot(labels, num_classes)
     return is_label | (np.random.default_rng(seed).random(is_label.shape) < flip_rate)
 
@@ -172,8 +162,6 @@ def candidate_statistics(candidates: np.ndarray, labels: np.ndarray) -> pd.DataF
         sets of images with another label that hold this class. NaN where there is no image; the
         last row's `intruder` is the share of wrong classes that are candidates.
     """
-    candidates = np.asarray(candidates, dtype=bool)
-    labels = np.asarray(labels)
     classes = expressions(candidates.shape[1])
     is_label = _one_hot(labels, len(classes))
     sizes = candidates.sum(axis=1)
@@ -198,12 +186,4 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return (N, K) bool, with a check that the labels are class ids."""
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}; expected (N,) int")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError(
-            f"labels lie from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}"
-        )
     return np.arange(num_classes) == labels[:, None]

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from nlalib.data.index import SPLITS, VOTE_COLUMNS, VOTE_NAMES
+from nlalib.data.index import SPLITS, VOTE_NAMES, vote_counts
 from nlalib.data.labels import EXPRESSIONS, expressions
 from nlalib.data.votes import label_from_votes
 from nlalib.names import named
@@ -211,7 +211,4 @@ def retest_agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def _counts(votes: pd.DataFrame, columns: str) -> pd.DataFrame:
     """Return the wanted vote columns, renamed to the bare names."""
     names = named(VOTE_SETS, columns, "columns")
-    missing = [column for column in VOTE_COLUMNS if column not in votes]
-    if missing:
-        raise ValueError(f"the votes lack the columns {missing}: has this set annotators' votes?")
-    return votes[[f"votes_{name}" for name in names]].set_axis(list(names), axis=1)
+    return vote_counts(votes).set_axis(list(VOTE_NAMES), axis=1)[list(names)]

@@ -82,6 +82,14 @@ def check_index(index: pd.DataFrame, num_classes: int) -> pd.DataFrame:
     return index
 
 
+def vote_counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns `VOTE_COLUMNS`; ValueError where some are missing."""
+    missing = [column for column in VOTE_COLUMNS if column not in rows]
+    if missing:
+        raise ValueError(f"the votes lack the columns {missing}: has this set annotators' votes?")
+    return rows[VOTE_COLUMNS]
+
+
 def has_truth(index: pd.DataFrame) -> bool:
     """Return whether the truth behind the labels is known (rendered faces)."""
     return set(TRUE_COLUMNS) <= set(index.columns)

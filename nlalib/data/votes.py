@@ -27,7 +27,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from nlalib.data.index import VOTE_COLUMNS, VOTE_NAMES
+from nlalib.data.index import VOTE_NAMES, vote_counts
 from nlalib.data.labels import FERPLUS_COLUMNS, expressions
 from nlalib.names import named
 
@@ -93,11 +93,8 @@ def label_from_votes(votes: pd.DataFrame, rule: str, num_classes: int = 7) -> pd
         For an unknown rule, a missing column, or a number of classes other than 7 and 8.
     """
     label_rule = named(LABEL_RULES, rule, "label rule")
-    missing = [column for column in VOTE_COLUMNS if column not in votes]
-    if missing:
-        raise ValueError(f"the votes lack the columns {missing}; expected all of {VOTE_COLUMNS}")
     classes = expressions(num_classes)
-    counts = votes[VOTE_COLUMNS].to_numpy()
+    counts = vote_counts(votes).to_numpy()
     winner, is_accepted, rejection = label_rule(counts)
 
     names = np.array([name.replace("_", " ") for name in VOTE_NAMES], dtype=object)

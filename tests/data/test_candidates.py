@@ -122,27 +122,11 @@ def test_a_share_that_rounding_misses_is_reached():
     assert candidate_sets(votes[:, ::-1], "mass", 0.93).tolist() == [[False, True]]
 
 
-@pytest.mark.parametrize(
-    ("rule", "threshold", "message"),
-    [
-        ("most", 1, "unknown rule 'most' .* choose one of count, share, mass"),
-        ("random", 0.5, "random sets come from random_candidates"),
-        ("count", 0.5, "it is a number of votes >= 1"),
-        ("share", 2, "it is a share, above 0 to 1"),
-        ("mass", 0, "it is a share, above 0 to 1"),
-        ("mass", float("nan"), "it is a share, above 0 to 1"),
-    ],
-)
-def test_wrong_rules_and_thresholds_are_refused(rule, threshold, message):
-    with pytest.raises(ValueError, match=message):
-        candidate_sets(np.ones((2, 3)), rule, threshold)
-
-
-def test_rows_without_votes_and_negative_votes_are_refused():
+def test_another_rule_and_rows_without_votes_are_refused():
+    with pytest.raises(ValueError, match=r"unknown rule for .* 'random'; known are count, share, m"):
+        candidate_sets(np.ones((2, 3)), "random", 0.5)
     with pytest.raises(ValueError, match="1 rows have no vote for any class, first row 1"):
         candidate_sets(np.array([[1, 0], [0, 0]]), "count", 1)
-    with pytest.raises(ValueError, match="none negative"):
-        candidate_sets(np.array([[1, -1]]), "count", 1)
 
 
 def test_names_of_the_rules():
@@ -167,16 +151,6 @@ def test_an_impossible_k_is_refused(k):
         candidates_from_scores(np.zeros((2, 3)), k, np.array([0, 1]))
 
 
-@pytest.mark.parametrize("labels", [np.array([0, 3]), np.array([-1, 0]), np.array([0.0, 1.0])])
-def test_labels_that_are_no_class_ids_are_refused(labels):
-    for make in (
-        lambda: candidates_from_scores(np.zeros((2, 3)), 1, labels),
-        lambda: random_candidates(labels, 3, 0.1, seed=0),
-    ):
-        with pytest.raises(ValueError, match="expected"):
-            make()
-
-
 @pytest.mark.parametrize("flip_rate", [0.0, 0.1, 0.5, 1.0])
 def test_random_candidates_have_the_stated_frequencies(flip_rate):
     samples, classes = 20_000, 7
@@ -199,11 +173,6 @@ def test_random_candidates_follow_their_seed_alone():
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
-
-
-def test_a_flip_rate_that_is_no_probability_is_refused():
-    with pytest.raises(ValueError, match=r"flip_rate is 1\.5"):
-        random_candidates(np.array([0]), 3, 1.5, seed=0)
 
 
 def test_statistics_equal_a_loop():
