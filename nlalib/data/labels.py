@@ -84,6 +84,11 @@ def expressions(num_classes: int) -> tuple[str, ...]:
     return EXPRESSIONS[:num_classes]
 
 
+def probability_columns(num_classes: int) -> list[str]:
+    """Return what tables call the predicted probabilities of the classes, `p_<expression>`."""
+    return [f"p_{name}" for name in expressions(num_classes)]
+
+
 def class_id(expression: str) -> int:
     """Return the project's class id of an expression's name.
 

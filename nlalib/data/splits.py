@@ -9,7 +9,7 @@ from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_noise import long_tailed, with_label_noise
 from nlalib.data.label_sources import MATCHED, RULE, matched_labels
-from nlalib.data.labels import expressions
+from nlalib.data.labels import probability_columns
 from nlalib.data.sets import SETS
 from nlalib.paths import resolve
 
@@ -163,7 +163,7 @@ def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray
             "images of a finished run"
         )
     table = pd.read_parquet(file).set_index("image_id")
-    columns = [f"p_{name}" for name in expressions(num_classes)]
+    columns = probability_columns(num_classes)
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: its run has other classes")

@@ -31,7 +31,6 @@ from nlalib.data.sets.affectnet_files import (
     is_csv_release,
     list_annotations,
     list_folder,
-    names_in,
     other_endings,
     read_csv,
     read_npy,
@@ -42,6 +41,9 @@ from nlalib.data.sets.base import (
     TOLERATED_SHARE,
     DataSet,
     Published,
+    by_split,
+    count_dropped,
+    names_in,
     tolerated_missing,
 )
 from nlalib.files import write_csv
@@ -144,11 +146,9 @@ def read_affectnet(
                 f"first {found.iloc[0]}; expected at most {TOLERATED_SHARE:.0%}: the archive is "
                 f"not wholly unpacked, unpack it again{other_endings(root)}"
             )
-    order = {"ascending": [False, True], "ignore_index": True}  # "train" before "test"
-    dropped = rows[rows["reason"] != ""].value_counts(["split", "reason"])
-    dropped = dropped.reset_index(name="images").sort_values(["split", "reason"], **order)
+    dropped = count_dropped(rows[rows["reason"] != ""])
     index = rows.loc[rows["reason"] == "", ["image_id", "path", "split", "label"]]
-    index = index.sort_values(["split", "image_id"], **order).astype({"label": "int64"})
+    index = by_split(index, "image_id").astype({"label": "int64"})
     return check_index(index, num_classes), dropped
 
 

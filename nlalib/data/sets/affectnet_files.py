@@ -18,10 +18,10 @@ import pandas as pd
 from nlalib.data.sets.base import (
     BOX_COLUMNS,
     IMAGE_ENDINGS,
-    class_folders,
     contents,
     encoding_of,
-    is_hidden,
+    names_in,
+    what_is_missing,
 )
 
 # The test set first: an image that is listed in both stays out of training.
@@ -37,6 +37,11 @@ LAYOUT = """expected either (release of 2017)              or (later release)
     Manually_Annotated_file_lists/               train_set/images/<id>.jpg
       training.csv, validation.csv               train_set/annotations/<id>_exp.npy, ...
     Manually_Annotated_Images/<number>/*.jpg     val_set/ (the same)"""
+
+_OF_COPY = (
+    "a rearranged copy of AffectNet, without the set's own names, splits or landmarks (its "
+    "manually labelled images are 283,901 and 3,500); ask the owners for the set itself"
+)
 
 
 def list_folder(root: Path) -> str | None:
@@ -67,26 +72,12 @@ def is_csv_release(root: Path) -> bool:
             return parts is lists
         if len(missing) < len(parts):
             raise FileNotFoundError(f"{root} lacks {missing[0]}: unpack that too; {LAYOUT}")
-    # The folders above are tried too: somebody may have passed .../train_set/images.
-    inside = sorted(root.iterdir()) if root.is_dir() else []
-    for candidate in [*root.parents[:2], *inside]:
-        if list_folder(candidate) or any((candidate / part).exists() for part in SET_FOLDERS):
-            raise FileNotFoundError(
-                f"{root} is not AffectNet's root, {candidate} is: pass root={str(candidate)!r}"
-            )
-    if copy := class_folders(root):
-        raise FileNotFoundError(
-            f"{copy}: a rearranged copy of AffectNet, without the set's own names, splits or "
-            "landmarks (its manually labelled images are 283,901 and 3,500); ask the owners for "
-            f"the set itself; {LAYOUT}"
-        )
-    raise FileNotFoundError(f"{root} {contents(root)}; {LAYOUT}")
+    missing = what_is_missing(root, "AffectNet", _is_root, of_copy=_OF_COPY, layout=LAYOUT)
+    raise FileNotFoundError(missing or f"{root} {contents(root)}; {LAYOUT}")
 
 
-def names_in(folder: Path, endings: str | tuple[str, ...] = "") -> list[str]:
-    """Return the names in a folder, in one scan; none where there is no folder."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if name.lower().endswith(endings) and not is_hidden(name)]
+def _is_root(folder: Path) -> bool:
+    return bool(list_folder(folder)) or any((folder / part).exists() for part in SET_FOLDERS)
 
 
 def read_csv(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:

@@ -4,7 +4,7 @@ A set's file in this folder holds its object; `nlalib.data.sets.SETS` lists them
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.index import SPLITS, VOTE_COLUMNS
 from nlalib.data.label_noise import NOISE_KINDS
 from nlalib.data.label_sources import RULE, vote_labels
 from nlalib.data.labels import class_id
@@ -131,9 +131,36 @@ def encoding_of(path: Path) -> str:
     return "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a name is none of the set's: macOS puts `._` files into archives."""
-    return name.startswith(".")
+def names_in(folder: Path, endings: str | tuple[str, ...] = "") -> list[str]:
+    """Return the names in a folder, in one scan; none where there is no folder.
+
+    Tens of thousands of single looks would take far longer. Hidden ones are none of the set's:
+    macOS puts `._` files into archives.
+    """
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [name for name in names if name.lower().endswith(endings) and not name.startswith(".")]
+
+
+def require_columns(table: pd.DataFrame, columns: Iterable[str], path: Path) -> None:
+    """Raise ValueError if the table of a file lacks columns."""
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+
+
+def by_split(rows: pd.DataFrame, then: str) -> pd.DataFrame:
+    """Return the rows in the order of their splits, and of the column `then` in each."""
+    ranks = {split: rank for rank, split in enumerate(SPLITS)}
+    return rows.sort_values(
+        ["split", then],
+        key=lambda column: column.map(ranks) if column.name == "split" else column,
+        ignore_index=True,
+    )
+
+
+def count_dropped(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return how many rows of each `split` have each `reason`, as the column `images`."""
+    return by_split(rows.value_counts(["split", "reason"]).reset_index(name="images"), "reason")
 
 
 def tolerated_missing(images: int) -> int:
@@ -175,6 +202,34 @@ def contents(folder: Path) -> str:
     return f"holds {', '.join(names[:8]) or 'nothing'}{more}"
 
 
+def what_is_missing(
+    root: Path, title: str, is_root: Callable[[Path], bool], *, of_copy: str, layout: str
+) -> str:
+    """Say what stands at `root` instead of a set, or where near it the set is; "" for neither.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+    title : str
+        Of the set.
+    is_root : callable
+        Whether the set lies at a folder.
+    of_copy : str
+        What to say of a copy that was sorted into one folder a class.
+    layout : str
+        What is expected.
+    """
+    if not root.is_dir():
+        return f"there is no folder {root}; {layout}"
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    # Those above are tried too: somebody may have passed a folder of the set's.
+    for near in [*root.absolute().parents[:2], *below, *(path / "basic" for path in below)]:
+        if is_root(near):
+            return f"{root} is not {title}'s root, {near} is: pass root={str(near)!r}"
+    copy = class_folders(root)
+    return f"{copy}: {of_copy}; {layout}" if copy else ""
+
+
 def class_folders(root: Path) -> str:
     """Say where, at and around `root`, a copy lies that was sorted into one folder a class.
 
@@ -203,9 +258,5 @@ def _folders(folder: Path) -> list[Path]:
 
 def _class_images(folder: Path) -> list[int]:
     readable = [path for path in _folders(folder) if os.access(path, os.R_OK)]
-    counts = [sum(_is_image(name) for name in os.listdir(path)) for path in readable]
+    counts = [len(names_in(path, IMAGE_ENDINGS)) for path in readable]
     return [count for count in counts if count]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS) and not is_hidden(name)

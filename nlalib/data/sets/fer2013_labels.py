@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from nlalib.data.labels import BASIC_EXPRESSIONS, FER2013_CODES, FER2013_NAMES, class_id
-from nlalib.data.sets.base import encoding_of
+from nlalib.data.sets.base import encoding_of, require_columns
 from nlalib.data.sets.fer2013_table import TABLE_FILES, find_table, read_column
 from nlalib.data.sets.ferplus_votes import VOTES_FILE, read_table_rows, to_image_id
 
@@ -76,9 +76,7 @@ def _read(root: Path) -> tuple[Path, pd.Series]:
     if path.is_file():
         rows = pd.read_csv(path, dtype="str", encoding=encoding_of(path), skipinitialspace=True)
         rows = rows.rename(columns=str.strip)
-        missing = [column for column in _COLUMNS if column not in rows]
-        if missing:
-            raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}")
+        require_columns(rows, _COLUMNS, path)
         names, words = to_image_id(rows["name"]), rows["fer2013_label"]
     elif table:
         path = root / table

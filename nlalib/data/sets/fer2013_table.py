@@ -29,41 +29,37 @@ def split_path(path: str) -> tuple[str, int]:
     return table, int(row)
 
 
-def load_kaggle_images(
-    csv_path: str | os.PathLike, rows: Sequence[int] | np.ndarray | None = None
-) -> np.ndarray:
-    """Read the pixels of Kaggle's `fer2013.csv`.
+def load_kaggle_images(csv_path: str | os.PathLike, rows: Sequence[int]) -> np.ndarray:
+    """Read the pixels of rows of Kaggle's `fer2013.csv`.
 
     Parameters
     ----------
     csv_path : path
-    rows : sequence of int, optional
-        (M,), positions of the wanted rows, counted from 0, in any order; all without it. The
-        whole file is read in any case: ask for many rows at once.
+    rows : sequence of int
+        (M,), positions of the wanted rows, counted from 0, in any order. The whole file is read in
+        any case: ask for many rows at once.
 
     Returns
     -------
     numpy.ndarray
-        (N or M, 48, 48), uint8.
+        (M, 48, 48), uint8.
 
     Raises
     ------
     ValueError
         If a row has not 2,304 numbers in 0..255, or a wanted row does not exist.
     """
-    wanted = None if rows is None else {int(row) for row in rows}
-    images, start = {}, 0
+    wanted, images, start = set(rows), {}, 0
     # In chunks: the numbers as text take several times the room of the images.
     for chunk in read_column(csv_path, "pixels", chunksize=4096):
         for row, text in enumerate(chunk["pixels"].fillna(""), start):
-            if wanted is None or row in wanted:
+            if row in wanted:
                 images[row] = _parse_pixels(text, row, csv_path)
         start += len(chunk)
-    rows = range(start) if rows is None else rows
-    missing = sorted(set(map(int, rows)) - set(images))
+    missing = sorted(wanted - set(images))
     if missing:
         raise ValueError(f"{csv_path} has {start} rows, counted from 0; there is no {missing[:5]}")
-    flat = np.array([images[int(row)] for row in rows], dtype=np.uint8)
+    flat = np.array([images[row] for row in rows], dtype=np.uint8)
     return flat.reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
 
 

@@ -27,11 +27,13 @@ from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.sets.base import (
     DataSet,
     Published,
+    by_split,
+    count_dropped,
     tolerated_missing,
 )
 from nlalib.data.sets.fer2013_labels import FER2013_LABELS_FILE, read_fer2013_labels
 from nlalib.data.sets.fer2013_table import IMAGE_SIDE, find_table
-from nlalib.data.sets.ferplus_files import has_folders, has_table, list_images, what_is_missing
+from nlalib.data.sets.ferplus_files import has_folders, has_table, list_images, why_not
 from nlalib.data.sets.ferplus_votes import (
     FOLDERS,
     LABEL_FILE,
@@ -172,7 +174,7 @@ def read_ferplus(
     index = joined.assign(label=labelled["label"])[is_kept].reset_index(drop=True)
     index = index[["image_id", "path", "split", "label", *VOTE_COLUMNS]]
     rows = dropped.loc[dropped.index.repeat(dropped["images"]), ["split", "reason"]]
-    return check_index(index, num_classes), _count([rows, by_rule])
+    return check_index(index, num_classes), count_dropped(pd.concat([rows, by_rule]))
 
 
 def read_ferplus_votes(
@@ -204,25 +206,12 @@ def read_ferplus_votes(
             )
         joined, dropped = _join_on_position(root)
     else:
-        raise FileNotFoundError(what_is_missing(root))
-    split_rank = joined["split"].map({split: rank for rank, split in enumerate(FOLDERS)})
-    joined = joined.assign(rank=split_rank).sort_values(["rank", "image_id"], ignore_index=True)
-    return joined[["image_id", "path", "split", *VOTE_COLUMNS]], _count(dropped)
+        raise FileNotFoundError(why_not(root))
+    joined = by_split(joined, "image_id")
+    return joined[["image_id", "path", "split", *VOTE_COLUMNS]], count_dropped(dropped)
 
 
-def _reasons(rows: pd.DataFrame, reason: str) -> pd.DataFrame:
-    return rows[["split"]].assign(reason=reason)
-
-
-def _count(dropped: list[pd.DataFrame]) -> pd.DataFrame:
-    counts = pd.concat(dropped).value_counts(["split", "reason"]).reset_index(name="images")
-    counts["rank"] = counts["split"].map({split: rank for rank, split in enumerate(FOLDERS)})
-    return counts.sort_values(["rank", "reason"]).drop(columns="rank").reset_index(drop=True)
-
-
-def _join_on_name(
-    images: pd.DataFrame, rows: pd.DataFrame
-) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+def _join_on_name(images: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     is_named = rows["image_id"] != ""
     is_earlier = is_named & rows["image_id"].duplicated(keep="last")
     usable = rows[is_named & ~is_earlier]
@@ -239,7 +228,7 @@ def _join_on_name(
                 f"{len(usable)} named rows of votes): names must look like 'fer0000000.png' in "
                 f"both; is the copy complete, and are images and votes of the same release?"
             )
-    joined = joined[joined["_merge"] == "both"].reset_index(drop=True)
+    joined = joined[joined["_merge"] == "both"]
     elsewhere = joined[joined["split"] != joined["split_of_row"]]
     if len(elsewhere):
         first = elsewhere.iloc[0]
@@ -248,18 +237,18 @@ def _join_on_name(
             f"{first['path']}, which the votes put into {first['split_of_row']!r}: training and "
             f"test would mix; unpack the set again"
         )
-    dropped = [
-        _reasons(rows[~is_named], NAMELESS),
-        _reasons(rows[is_earlier], EARLIER),
-        _reasons(no_votes, NO_VOTES),
-        _reasons(no_image, NO_IMAGE),
-    ]
-    return joined.astype(dict.fromkeys(VOTE_COLUMNS, "int64")), dropped
+    dropped = {
+        NAMELESS: rows[~is_named],
+        EARLIER: rows[is_earlier],
+        NO_VOTES: no_votes,
+        NO_IMAGE: no_image,
+    }
+    reasons = [of_reason.assign(reason=reason) for reason, of_reason in dropped.items()]
+    return joined.astype(dict.fromkeys(VOTE_COLUMNS, "int64")), pd.concat(reasons)
 
 
-def _join_on_position(root: Path) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+def _join_on_position(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = read_table_rows(root)
     is_earlier = rows["image_id"].duplicated(keep="last")
     # Dropped here too, so that both layouts give the same images under the same names.
-    dropped = [_reasons(rows[is_earlier], EARLIER)]
-    return rows[~is_earlier].reset_index(drop=True), dropped
+    return rows[~is_earlier], rows[is_earlier].assign(reason=EARLIER)

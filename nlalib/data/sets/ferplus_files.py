@@ -1,11 +1,10 @@
 """FERPlus's two layouts: which one lies in a folder, and what to do where neither does."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
-from nlalib.data.sets.base import class_folders, contents, is_hidden
+from nlalib.data.sets.base import contents, names_in, what_is_missing
 from nlalib.data.sets.fer2013_table import TABLE_FILES, find_table
 from nlalib.data.sets.ferplus_votes import FOLDERS, VOTES_FILE
 
@@ -16,6 +15,10 @@ expected either            or
     FER2013Train/*.png         {TABLE_FILES[0]}
     FER2013Valid/*.png             (or {TABLE_FILES[1]})
     FER2013Test/*.png"""
+_OF_COPY = (
+    "a copy of FER2013 whose names do not say which row of FERPlus's votes is whose; take Kaggle's "
+    f"{TABLE_FILES[0]} instead"
+)
 
 
 def has_folders(root: Path) -> bool:
@@ -28,40 +31,34 @@ def has_table(root: Path) -> bool:
     return find_table(root) is not None and (root / VOTES_FILE).is_file()
 
 
-def what_is_missing(root: Path) -> str:
+def is_root(folder: Path) -> bool:
+    """Return whether one of the layouts is there."""
+    return has_folders(folder) or has_table(folder)
+
+
+def why_not(root: Path) -> str:
     """Say what stands at `root` instead of FERPlus, and where FERPlus is if it lies nearby."""
-    if not root.is_dir():
-        return f"there is no folder {root}; {LAYOUT}"
-    # The folder's own parent is tried too: somebody may have passed .../FER2013Train.
-    nearby = [root.parent, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for candidate in nearby:
-        if has_folders(candidate) or has_table(candidate):
-            return f"{root} is not FERPlus's root, {candidate} is: pass root={str(candidate)!r}"
-    if copy := class_folders(root):
-        return (
-            f"{copy}: a copy of FER2013 whose names do not say which row of FERPlus's votes is "
-            f"whose; take Kaggle's {TABLE_FILES[0]} instead; {LAYOUT}"
-        )
-    if (root / "train.csv").is_file() and find_table(root) is None:
+    table = find_table(root)
+    if missing := what_is_missing(root, "FERPlus", is_root, of_copy=_OF_COPY, layout=LAYOUT):
+        return missing
+    if (root / "train.csv").is_file() and table is None:
         return (
             f"{root} holds train.csv, the challenge's training part without the others, and no "
             f"{TABLE_FILES[0]}: take that, or {TABLE_FILES[1]}; {LAYOUT}"
         )
-    if find_table(root) and not (root / VOTES_FILE).is_file():
+    if table:
         return (
-            f"{root} holds {find_table(root)} and no {VOTES_FILE}, which holds the votes: take it "
-            "from github.com/microsoft/FERPlus"
+            f"{root} holds {table} and no {VOTES_FILE}, which holds the votes: take it from "
+            "github.com/microsoft/FERPlus"
         )
     return f"{root} {contents(root)}; {LAYOUT}"
 
 
 def list_images(root: Path) -> pd.DataFrame:
-    """List the PNGs: one scan a folder, as 36 thousand single looks take far longer."""
+    """List the PNGs of the folders."""
     rows = []
     for split, folder in FOLDERS.items():
-        with os.scandir(root / folder) as entries:
-            names = [entry.name for entry in entries]
-        names = [name for name in names if name.lower().endswith(".png") and not is_hidden(name)]
+        names = names_in(root / folder, ".png")
         if not names:
             raise FileNotFoundError(f"{root / folder} holds no PNG; {LAYOUT}")
         rows += [(name[:-4].lower(), f"{folder}/{name}", split) for name in names]

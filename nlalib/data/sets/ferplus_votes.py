@@ -7,7 +7,7 @@ import pandas as pd
 
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS
-from nlalib.data.sets.base import encoding_of
+from nlalib.data.sets.base import encoding_of, require_columns
 from nlalib.data.sets.fer2013_table import find_table, read_column
 
 FOLDERS = {"train": "FER2013Train", "validation": "FER2013Valid", "test": "FER2013Test"}
@@ -21,7 +21,7 @@ def read_votes_file(root: Path) -> pd.DataFrame:
     path = root / VOTES_FILE
     table = pd.read_csv(path, skipinitialspace=True, encoding=encoding_of(path))
     table.columns = table.columns.str.strip()
-    _check_columns(table, ["Usage", "Image name", *FERPLUS_COLUMNS], path)
+    require_columns(table, ["Usage", "Image name", *FERPLUS_COLUMNS], path)
     table["image_id"] = to_image_id(table["Image name"])
     table["split"] = to_split(table["Usage"], path)
     return _with_votes(table, path)
@@ -79,12 +79,6 @@ def read_table_rows(root: Path) -> pd.DataFrame:
     rows["image_id"] = rows["image_id"].where(is_named, pd.Series(names))
     rows["path"] = [f"{table}#{number}" for number in numbers]
     return rows
-
-
-def _check_columns(table: pd.DataFrame, columns: list[str], path: Path) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
 
 
 def to_image_id(names: pd.Series) -> pd.Series:

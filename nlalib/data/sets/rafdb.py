@@ -21,11 +21,13 @@ from nlalib.data.sets.base import (
     IMAGE_ENDINGS,
     DataSet,
     Published,
-    class_folders,
+    by_split,
     contents,
+    count_dropped,
     encoding_of,
-    is_hidden,
+    names_in,
     tolerated_missing,
+    what_is_missing,
 )
 from nlalib.paths import resolve
 
@@ -47,6 +49,11 @@ expected, as the set's folder basic/ has it,
     Image/aligned/train_00001_aligned.jpg ...
     Image/original/train_00001.jpg ...                   (read with aligned=False)
     {ANNOTATIONS}/train_00001{ANNOTATION_END} ...  (optional)"""
+
+_OF_COPY = (
+    "another set than RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some with 12,175); "
+    "ask the owners for the set itself"
+)
 
 
 class RAFDB(DataSet):
@@ -112,7 +119,8 @@ def read_rafdb(
     """
     root, kind = Path(root), "aligned" if aligned else "original"
     _check_root(root)
-    official = labels = _read_labels(root / LABEL_FILE)
+    path = root / LABEL_FILE
+    official = labels = _labels_of(_read_codes(path), path)
     if label_list is not None:
         labels = read_label_list(label_list, official)
         differing = {name for name, _ in official.items() ^ labels.items() if name[:4] == "test"}
@@ -124,7 +132,7 @@ def read_rafdb(
             )
     files = _list_images(root, kind)
     listed = pd.DataFrame(labels.items(), columns=["image_id", "label"])
-    joined = listed.merge(files, on="image_id", how="outer", indicator=True)  # Sorts by name.
+    joined = listed.merge(files, on="image_id", how="outer", indicator=True)
     joined["split"] = joined["image_id"].str.extract("^(train|test)_")[0].fillna("unknown")
     no_file, no_label = (joined[joined["_merge"] == f"{side}_only"] for side in ("left", "right"))
     if len(no_file) > tolerated_missing(len(labels)):
@@ -138,51 +146,36 @@ def read_rafdb(
             f"{len(unlisted):,} of {len(files):,} images are not in {root / LABEL_FILE}, first "
             f"{unlisted.iloc[0]}: the list is cut short; expected 12,271 + 3,068 lines"
         )
-    train_first = {"by": "split", "ascending": False, "kind": "stable", "ignore_index": True}
     index = joined.loc[joined["_merge"] == "both", ["image_id", "path", "split", "label"]]
-    index = index.astype({"label": "int64"}).sort_values(**train_first)
+    index = by_split(index.astype({"label": "int64"}), "image_id")
     reasons = [no_file.assign(reason=NO_FILE), no_label.assign(reason=NO_LABEL)]
     if not aligned:
-        annotated = _list(root / ANNOTATIONS, ANNOTATION_END)
+        annotated = names_in(root / ANNOTATIONS, ANNOTATION_END)
         is_annotated = (index["image_id"] + ANNOTATION_END).isin(annotated)
         reasons.append(index[~is_annotated].assign(reason=NO_LANDMARKS))
         if is_annotated.all():
             names = zip(index["image_id"], index["path"], strict=True)
             index[LANDMARK_COLUMNS] = [_read_landmarks(root, *name) for name in names]
-    dropped = pd.concat(reasons).groupby(["split", "reason"]).size().reset_index(name="images")
-    return check_index(index, 7), dropped.sort_values(**train_first)
+    return check_index(index, 7), count_dropped(pd.concat(reasons))
 
 
 def _check_root(root: Path) -> None:
-    if (root / LABEL_FILE).is_file():
+    if _is_root(root):
         return
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}; {LAYOUT}")
-    below = sorted(path for path in root.iterdir() if path.is_dir())
-    above = list(root.absolute().parents)[:2]
-    for near in [*above, *below, *(path / "basic" for path in below)]:
-        if (near / LABEL_FILE).is_file():
-            raise FileNotFoundError(f"{root} is not RAF-DB's root, {near} is: pass root='{near}'")
-    if copy := class_folders(root):
-        raise FileNotFoundError(
-            f"{copy}: another set than RAF-DB's 12,271 and 3,068 (such copies are re-aligned, some "
-            f"with 12,175); ask the owners for the set itself; {LAYOUT}"
-        )
+    missing = what_is_missing(root, "RAF-DB", _is_root, of_copy=_OF_COPY, layout=LAYOUT)
     holds = f"{root} {contents(root)}; EmoLabel/ {contents(root / 'EmoLabel')}"
-    raise FileNotFoundError(f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}")
+    raise FileNotFoundError(
+        missing or f"there is no label file {root / LABEL_FILE}; {holds}; {LAYOUT}"
+    )
 
 
-def _list(folder: Path, end: str | tuple[str, ...]) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:  # One scan, as many single looks take far longer.
-        names = [entry.name for entry in entries]
-    return [name for name in names if name.lower().endswith(end) and not is_hidden(name)]
+def _is_root(folder: Path) -> bool:
+    return (folder / LABEL_FILE).is_file()
 
 
 def _list_images(root: Path, kind: str) -> pd.DataFrame:
     folder = root / "Image" / kind
-    names = _list(folder, IMAGE_ENDINGS)
+    names = names_in(folder, IMAGE_ENDINGS)
     if not names:
         holds = f"it {contents(folder)}, Image/ {contents(folder.parent)}"
         raise FileNotFoundError(
@@ -224,10 +217,6 @@ def read_label_list(path: str | os.PathLike, official: dict[str, int]) -> dict[s
     if not any(name.startswith("test_") for name in labels):
         labels |= {name: label for name, label in official.items() if name.startswith("test_")}
     return labels
-
-
-def _read_labels(path: Path) -> dict[str, int]:
-    return _labels_of(_read_codes(path), path)
 
 
 def _read_codes(path: Path) -> dict[str, int]:

@@ -309,7 +309,7 @@ def test_kaggle_files_that_do_not_correspond_are_refused(tmp_path):
 @pytest.mark.parametrize("header", ["emotion,pixels,Usage", "emotion, pixels, Usage"])
 def test_kaggle_pixels(tmp_path, header):
     path = write_kaggle(tmp_path, header=header) / "fer2013.csv"
-    images = load_kaggle_images(path)
+    images = load_kaggle_images(path, range(len(ROWS)))
     assert images.shape == (len(ROWS), 48, 48)
     assert images.dtype == np.uint8
     for row, image in enumerate(images):
@@ -334,7 +334,7 @@ def test_broken_kaggle_pixels_are_refused(tmp_path, pixels, message):
     path = write_kaggle(tmp_path, ROWS[:1]) / "fer2013.csv"
     path.write_text(path.read_text() + f"0,{pixels},Training\n")
     with pytest.raises(ValueError, match=message):
-        load_kaggle_images(path)
+        load_kaggle_images(path, [0, 1])
 
 
 def test_kaggle_requests_out_of_range_are_refused(tmp_path):
@@ -342,7 +342,7 @@ def test_kaggle_requests_out_of_range_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has 2 rows, .* there is no \[-1, 2\]"):
         load_kaggle_images(path, [0, 2, -1])
     with pytest.raises(ValueError, match="lacks the column 'pixels'"):
-        load_kaggle_images(tmp_path / "fer2013new.csv")
+        load_kaggle_images(tmp_path / "fer2013new.csv", [0])
 
 
 @pytest.mark.skipif(not REAL_ROOT.is_dir(), reason="FERPlus is not in data/ferplus")

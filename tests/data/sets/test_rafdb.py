@@ -402,16 +402,16 @@ def test_an_empty_label_file_is_refused(tmp_path):
 
 def test_each_folder_is_scanned_once_and_no_image_is_looked_at(tmp_path, monkeypatch):
     write_set(tmp_path)
-    scanned, scandir = [], os.scandir
+    scanned, listdir = [], os.listdir
 
-    def counting_scandir(path):
+    def counting_listdir(path):
         scanned.append(os.path.basename(path))
-        return scandir(path)
+        return listdir(path)
 
     def refuse(*_):
         raise AssertionError("an aligned image was opened")
 
-    monkeypatch.setattr(os, "scandir", counting_scandir)
+    monkeypatch.setattr(os, "listdir", counting_listdir)
     monkeypatch.setattr(Image, "open", refuse)
     assert len(read_rafdb(tmp_path)[0]) == len(CODES)
     assert scanned == ["aligned"]
