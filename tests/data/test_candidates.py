@@ -123,7 +123,7 @@ def test_a_share_that_rounding_misses_is_reached():
 
 
 def test_another_rule_and_rows_without_votes_are_refused():
-    with pytest.raises(ValueError, match=r"unknown rule for .* 'random'; known are count, share, m"):
+    with pytest.raises(ValueError, match=r"unknown rule for .* 'random'; known are count, share"):
         candidate_sets(np.ones((2, 3)), "random", 0.5)
     with pytest.raises(ValueError, match="1 rows have no vote for any class, first row 1"):
         candidate_sets(np.array([[1, 0], [0, 0]]), "count", 1)
