@@ -20,7 +20,7 @@ grid: {method: [ce, nla], seed: [0, 1]}  # every combination is one run; or a li
 import itertools
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +38,16 @@ TRAINING_NOTEBOOK = "04_training"
 PRETRAINING_NOTEBOOK = "05_masked_pretraining"
 FROM_PRETRAINING = "pretraining"  # as initial_weights
 README_PARTS = ("", "table", "differences")
+# The keys of a file, and their types; a grid may be a list of such. What may be left out has the
+# name and the default of a field of `Study`.
+_NEEDED = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": dict}
 _OPTIONAL = {
-    "references": ["ce"],
-    "pretraining": None,
-    "primary": [],
-    "positive_control": "",
-    "gate": "",
-    "readme": "",
+    "references": list,
+    "pretraining": dict,
+    "primary": list,
+    "positive_control": str,
+    "gate": str,
+    "readme": str,
 }
 
 
@@ -59,11 +62,11 @@ class Study:
         Parameters of each notebook that is executed beside the training.
     runs : dict of str to RunConfig
         By run id, in the order of the grid.
-    references : tuple of str
+    references : list of str
         Methods, with their own settings, that all others are compared with.
     pretraining : PretrainConfig, or None
         The run of masked pre-training that some of the runs start from.
-    primary : tuple of str
+    primary : list of str
         Methods whose plain setting is compared with the first reference as declared before.
     positive_control : str
         A method that is known to help under label noise; "" for the gate's own choice.
@@ -77,9 +80,9 @@ class Study:
     title: str
     notebooks: dict[str, dict]
     runs: dict[str, RunConfig]
-    references: tuple[str, ...] = ("ce",)
+    references: list[str] = field(default_factory=lambda: ["ce"])
     pretraining: "PretrainConfig | None" = None
-    primary: tuple[str, ...] = ()
+    primary: list[str] = field(default_factory=list)
     positive_control: str = ""
     gate: str = ""
     readme: str = ""
@@ -101,9 +104,6 @@ def read_study(path: str | Path) -> Study:
         For a misspelt or missing key, an unknown value, a value of the wrong type, or two
         combinations that are one run.
     """
-    # Imported here, as by RunConfig: PyTorch takes seconds, and tables are read without it.
-    from nlalib.methods import METHODS
-
     path = resolve(path)
     if not path.is_file():
         known = ", ".join(display_path(p) for p in sorted((ROOT / "configs").glob("*.yaml")))
@@ -114,65 +114,63 @@ def read_study(path: str | Path) -> Study:
         raise ValueError(f"{display_path(path)} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{display_path(path)} holds no mapping of keys to values")
-    keys = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": None}
-    keys |= {"references": list, "pretraining": dict}
-    keys |= {"primary": list, "positive_control": str, "gate": str, "readme": str}
     try:
-        refuse_unknown(content, list(keys), "key")
-        content = {**_OPTIONAL, **content}
-        missing = [key for key in keys if key not in content]
-        if missing:
-            raise ValueError(f"missing key {', '.join(missing)}")
-        for key, kind in keys.items():
-            if key == "grid":
-                _check_grid(content[key])
-            elif kind is str or content[key] is not None:
-                checked_type(key, content[key], kind)
-        if not re.fullmatch(r"\w+", content["study"]):
-            raise ValueError(
-                f"study is {content['study']!r}; it names files: letters, digits and _ only"
-            )
-        notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
-        there = [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-        refuse_unknown(notebooks, there, "notebook")
-        if not content["references"]:
-            raise ValueError("references is empty; name the method that others are compared with")
-        control = [content["positive_control"]] if content["positive_control"] else []
-        for key, methods in {**content, "positive_control": control}.items():
-            if key in ("references", "primary", "positive_control"):
-                refuse_unknown(methods, list(METHODS), f"method in {key}")
-        if content["readme"] not in README_PARTS:
-            raise ValueError(
-                f"readme is {content['readme']!r}; it is one of {', '.join(README_PARTS[1:])}"
-            )
-        pretraining = _pretraining(content["pretraining"])
-        configs = [_run(given, pretraining) for given in _combinations(content)]
-        runs = {config.run_id: config for config in configs}
-        if len(runs) < len(configs):
-            raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
+        return _study(content)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{display_path(path)}: {error}") from error
-    return Study(
-        content["study"],
-        content["title"],
-        notebooks,
-        runs,
-        tuple(content["references"]),
-        pretraining,
-        tuple(content["primary"]),
-        content["positive_control"],
-        content["gate"],
-        content["readme"],
-    )
 
 
-def _pretraining(parameters: dict | None) -> "PretrainConfig | None":
-    if parameters is None:
-        return None
-    # Imported when asked for: it takes seconds, and most studies have none.
-    from nlalib.training.pretrain_config import PretrainConfig
+def _study(content: dict) -> Study:
+    """Return the checked study of a file's content."""
+    # Imported here, as by RunConfig: PyTorch takes seconds, and tables are read without it.
+    from nlalib.methods import METHODS
 
-    return PretrainConfig.from_parameters(parameters)
+    kinds = _NEEDED | _OPTIONAL
+    refuse_unknown(content, list(kinds), "key")
+    missing = [key for key in _NEEDED if key not in content]
+    if missing:
+        raise ValueError(f"missing key {', '.join(missing)}")
+    for key, value in content.items():
+        if key != "grid" and (value is not None or kinds[key] is str):
+            checked_type(key, value, kinds[key])
+    if not re.fullmatch(r"\w+", content["study"]):
+        raise ValueError(
+            f"study is {content['study']!r}; it names files: letters, digits and _ only"
+        )
+    notebooks = {name: given or {} for name, given in (content["notebooks"] or {}).items()}
+    there = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    refuse_unknown(notebooks, there, "notebook")
+    options = {key: content[key] for key in _OPTIONAL if content.get(key) is not None}
+    if "pretraining" in options:
+        # Imported when asked for: it takes seconds, and most studies have none.
+        from nlalib.training.pretrain_config import PretrainConfig
+
+        options["pretraining"] = PretrainConfig.from_parameters(options["pretraining"])
+    runs = _runs(content["fixed"] or {}, content["grid"], options.get("pretraining"))
+    study = Study(content["study"], content["title"], notebooks, runs, **options)
+    if not study.references:
+        raise ValueError("references is empty; name the method that others are compared with")
+    control = [study.positive_control] if study.positive_control else []
+    named = {"references": study.references, "primary": study.primary, "positive_control": control}
+    for key, methods in named.items():
+        refuse_unknown(methods, list(METHODS), f"method in {key}")
+    if study.readme not in README_PARTS:
+        raise ValueError(f"readme is {study.readme!r}; it is one of {', '.join(README_PARTS[1:])}")
+    return study
+
+
+def _runs(fixed: dict, grid, pretraining: "PretrainConfig | None") -> dict[str, RunConfig]:
+    """Return the checked runs of a grid, or of several, by run id."""
+    grids = grid if isinstance(grid, list) else [grid or {}]
+    if not all(isinstance(part, dict) for part in grids):
+        raise TypeError(
+            f"grid is {grid!r}; expected lists of values by parameter, or a list of such grids"
+        )
+    configs = [_run(given, pretraining) for part in grids for given in _products(fixed, part)]
+    runs = {config.run_id: config for config in configs}
+    if len(runs) < len(configs):
+        raise ValueError(f"grid: {len(configs)} combinations are only {len(runs)} runs")
+    return runs
 
 
 def _run(parameters: dict, pretraining: "PretrainConfig | None") -> RunConfig:
@@ -186,21 +184,6 @@ def _run(parameters: dict, pretraining: "PretrainConfig | None") -> RunConfig:
         weights = display_path(pretraining.folder / "weights.safetensors")
         parameters = {**parameters, "initial_weights": weights}
     return RunConfig.from_parameters(parameters)
-
-
-def _combinations(content: dict) -> list[dict]:
-    """Return the parameters of each run: `fixed` with every combination of `grid`."""
-    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
-    return [run for grid in grids for run in _products(content["fixed"] or {}, grid or {})]
-
-
-def _check_grid(grid) -> None:
-    if not isinstance(grid, dict | list | None) or (
-        isinstance(grid, list) and not all(isinstance(part, dict) for part in grid)
-    ):
-        raise TypeError(
-            f"grid is {grid!r}; expected lists of values by parameter, or a list of such grids"
-        )
 
 
 def _products(fixed: dict, grid: dict) -> list[dict]:
