@@ -8,6 +8,7 @@ seeds for all there are.) "No difference shown" is not "shown to be equal": that
 `equivalence` asks.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -58,8 +59,8 @@ def student_interval(differences: np.ndarray, confidence: float = 0.95) -> dict[
     return {"n": n, "difference": mean, "deviation": deviation, **interval}
 
 
-def equivalence(differences: np.ndarray, margin: float = MARGIN) -> float:
-    """Return the p-value of "further apart than `margin`", of paired differences.
+def equivalence(differences: np.ndarray) -> float:
+    """Return the p-value of "further apart than `MARGIN`", of paired differences.
 
     Two one-sided t tests (Schuirmann 1987), the larger of their p-values: below 0.05 the methods
     are shown to be equal within the margin. NaN with a single pair, and with pairs that differ all
@@ -72,7 +73,7 @@ def equivalence(differences: np.ndarray, margin: float = MARGIN) -> float:
         return 0.0 if _is_zero(differences[0]) else float("nan")
     # Below the margin is, of the differences turned round, above its negative.
     both = np.stack([differences, -differences])
-    return float(stats.ttest_1samp(both, -margin, axis=1, alternative="greater").pvalue.max())
+    return float(stats.ttest_1samp(both, -MARGIN, axis=1, alternative="greater").pvalue.max())
 
 
 def probability_better(difference: float, deviation: float, n: int) -> float:
@@ -96,12 +97,10 @@ def _is_zero(number: float) -> bool:
     return bool(abs(number) < 1e-12)  # but for rounding
 
 
-def detectable_difference(
-    deviation: float, n: int, power: float = 0.8, alpha: float = 0.05
-) -> float:
-    """Return the smallest true difference that n pairs would have shown with this power.
+def detectable_difference(deviation: float, n: int) -> float:
+    """Return the smallest true difference that n pairs would have shown with a power of 0.8.
 
-    By a two-sided paired t test of level `alpha` (statsmodels' `TTestPower`). The deviation is
+    By a two-sided paired t test of level 0.05 (statsmodels' `TTestPower`). The deviation is
     itself estimated from n pairs, so with three of them it is a rough guide.
 
     Parameters
@@ -113,15 +112,15 @@ def detectable_difference(
     """
     if n < 2 or np.isnan(deviation):
         return float("nan")
-    return _detectable_effect(n, power, alpha) * deviation
+    return _detectable_effect(n) * deviation
 
 
 @lru_cache
-def _detectable_effect(n: int, power: float, alpha: float) -> float:
+def _detectable_effect(n: int) -> float:
     """Return the same in deviations; found by a search, once for each number of pairs."""
     from statsmodels.stats.power import TTestPower  # 2 s, which reports need not wait for
 
-    return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power))
+    return float(TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8))
 
 
 def paired_differences(
@@ -158,34 +157,45 @@ def paired_differences(
         If the reference was run under none of the conditions, or never with the same seed, or
         several settings of it could be meant.
     """
-    rules = selection, reference_selection or selection
-    chosen = pd.concat([chosen_rows(results, metric, rule) for rule in dict.fromkeys(rules)])
+    chosen = chosen_rows(results, metric, selection)
+    baselines = chosen_rows(results, metric, reference_selection or selection)
     chosen_by = {"reference": reference, "selection": selection, "metric": metric}
-    condition, which = ["study", *CONDITION], ["method", "settings"]
     rows = []
-    for shared, of_condition in chosen.groupby(condition, sort=False, dropna=False):
-        same, of_reference = (of_condition[of_condition["selection"] == rule] for rule in rules)
-        baseline = reference_rows(of_reference, reference)
-        if baseline.empty:
-            continue
-        theirs = dict(zip(baseline["seed"], baseline["value"], strict=True))
-        for own_choice, own in same.drop(baseline.index, errors="ignore").groupby(
-            which, sort=False
-        ):
-            ours = zip(own["seed"], own["value"], strict=True)
-            gains = [value - theirs[seed] for seed, value in ours if seed in theirs]
-            if not gains:
-                raise ValueError(f"{own['run_id'].iloc[0]} and {reference!r} share no seed")
-            interval = student_interval(gains, confidence) | {"p_equivalent": equivalence(gains)}
-            found = dict(zip([*condition, *which], [*shared, *own_choice], strict=True))
-            identity = {name: found[name] for name in ("study", *SETTING)}
-            rows.append({**identity, **chosen_by, **interval})
+    for own, baseline in comparisons(chosen, baselines, reference):
+        pairs = own.merge(baseline, on="seed", suffixes=("", "_of_reference"))
+        if pairs.empty:
+            raise ValueError(f"{own['run_id'].iloc[0]} and {reference!r} share no seed")
+        gains = pairs["value"] - pairs["value_of_reference"]
+        interval = student_interval(gains, confidence) | {"p_equivalent": equivalence(gains)}
+        identity = own.iloc[0][["study", *SETTING]].to_dict()
+        rows.append({**identity, **chosen_by, **interval})
     if not rows:
         raise ValueError(
             f"nothing to compare with {reference!r}; there are methods "
             f"{sorted(chosen['method'].unique())}"
         )
     return pd.DataFrame(rows)
+
+
+def comparisons(
+    rows: pd.DataFrame, baselines: pd.DataFrame, reference: str
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Yield the rows of each setting, with those of the reference under the same condition.
+
+    Parameters
+    ----------
+    rows, baselines : pandas.DataFrame
+        With `study` and `SETTING`; where the reference is looked for, `rows` themselves or others.
+    reference : str
+    """
+    shared = ["study", *CONDITION]
+    for condition, same in rows.groupby(shared, sort=False):
+        is_same = (baselines[shared] == list(condition)).all(axis=1)
+        baseline = reference_rows(baselines[is_same], reference)
+        if not baseline.empty:
+            others = same.drop(baseline.index, errors="ignore")
+            for _, own in others.groupby(["method", "settings"], sort=False):
+                yield own, baseline
 
 
 def reference_rows(same: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -198,13 +208,13 @@ def reference_rows(same: pd.DataFrame, reference: str) -> pd.DataFrame:
     return rows
 
 
-def resampled_counts(images: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return how often each image is drawn in each bootstrap resample, (resamples, images) float32.
+def resampled_counts(images: int) -> np.ndarray:
+    """Return how often each image is drawn in each bootstrap resample, (RESAMPLES, images) float32.
 
     One draw for all comparisons of a study, so that they see the same resampled test sets.
     """
-    generator = np.random.default_rng(seed)
-    counts = np.empty((resamples, images), dtype=np.float32)
+    generator = np.random.default_rng(0)
+    counts = np.empty((RESAMPLES, images), dtype=np.float32)
     for row in counts:
         row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
     return counts
@@ -239,13 +249,13 @@ def bootstrap_differences(
     }
 
 
-def bootstrap_interval(resampled: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
-    """Return the percentile interval and the two-sided p-value of no difference.
+def bootstrap_interval(resampled: np.ndarray) -> dict[str, float]:
+    """Return the percentile interval, of 95 %, and the two-sided p-value of no difference.
 
     p = 2 (1 + the smaller number of resamples on one side of zero, zero included) / (1 + B), at
     most 1 (Davison, Hinkley, Bootstrap Methods and their Application, 1997, section 4.2).
     """
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     smaller = min((resampled <= 0).sum(), (resampled >= 0).sum())
     p = min(1.0, 2 * (1 + smaller) / (1 + len(resampled)))
     return {"images_low": float(low), "images_high": float(high), "p_images": float(p)}

@@ -18,16 +18,14 @@ def kept_by_seed(study: Study, **chosen) -> dict[int, RunConfig]:
     return {config.seed: config for config in sorted(wanted, key=lambda config: config.seed)}
 
 
-def confusion(configs: list[RunConfig], study: str, rule: str = "last") -> pd.DataFrame:
-    """Return the share of each class' test images that is taken for each class, over runs.
+def confusion(configs: list[RunConfig], study: str) -> pd.DataFrame:
+    """Return the share of each class' test images that is taken for each class at the last epoch.
 
     Parameters
     ----------
     configs : list of RunConfig
         Done, or kept with the study; all of the same classes.
     study : str
-    rule : str
-        Of `nlalib.report.records.KEPT_RULES`: whose epoch.
 
     Returns
     -------
@@ -37,7 +35,7 @@ def confusion(configs: list[RunConfig], study: str, rule: str = "last") -> pd.Da
     """
     shares = []
     for config in configs:
-        table = read_record(config, study).at(rule)
+        table = read_record(config, study).at("last")
         predicted = table.drop(columns="label").to_numpy().argmax(axis=1)
         classes = range(config.num_classes)
         matrix = confusion_matrix(table["label"], predicted, labels=classes, normalize="true")

@@ -1,5 +1,7 @@
 """Differences between a study's methods, in one table: how large, and how sure."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -8,10 +10,10 @@ from nlalib.report.certainty import (
     CONDITION,
     bootstrap_differences,
     bootstrap_interval,
+    comparisons,
     detectable_difference,
     holm,
     paired_differences,
-    reference_rows,
     resampled_counts,
 )
 from nlalib.report.collect import identity_columns
@@ -40,9 +42,7 @@ def hits_on_test(config: RunConfig, selection: str, study: str) -> pd.DataFrame:
     return table[["label"]].assign(hit=predicted == table["label"])
 
 
-def study_differences(
-    study: Study, results: pd.DataFrame, reference: str = "ce", seed: int = 0
-) -> pd.DataFrame:
+def study_differences(study: Study, results: pd.DataFrame, reference: str = "ce") -> pd.DataFrame:
     """Return all comparisons of a study's methods with the reference, one row each.
 
     Overall and mean accuracy, each under the selection rules "last" and "best_validation". No
@@ -55,8 +55,6 @@ def study_differences(
     results : pandas.DataFrame
         Of `nlalib.report.collect.study_table`.
     reference : str
-    seed : int
-        Of the bootstraps.
 
     Returns
     -------
@@ -67,9 +65,7 @@ def study_differences(
         the primary contrasts, both accuracies and rules together, and apart from them for all
         others under one selection rule.
     """
-    runs = pd.DataFrame(
-        [{**identity_columns(c, study.name), "config": c} for c in study.runs.values()]
-    )
+    runs = pd.DataFrame([identity_columns(c, study.name) for c in study.runs.values()])
     compared = runs.groupby(CONDITION)["method"].agg(set)
     if not any(reference in methods and len(methods) > 1 for methods in compared):
         return pd.DataFrame(columns=DIFFERENCE_COLUMNS)
@@ -84,7 +80,7 @@ def study_differences(
     table["detectable"] = [
         detectable_difference(s, n) for s, n in zip(table["deviation"], table["n"], strict=True)
     ]
-    bootstrap = _study_bootstrap(runs, study.name, reference, seed)
+    bootstrap = _study_bootstrap(study, runs, reference)
     table = table.merge(bootstrap, on=[*SETTING, "selection", "metric"], validate="one_to_one")
     families = table["selection"].where(~table["primary"], "primary")
     for name in ("p_seeds", "p_images"):
@@ -92,46 +88,32 @@ def study_differences(
     return table[DIFFERENCE_COLUMNS]
 
 
-def _study_bootstrap(runs: pd.DataFrame, study: str, reference: str, seed: int) -> pd.DataFrame:
+def _study_bootstrap(study: Study, runs: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Return the bootstraps' columns for each setting, selection and accuracy."""
-    drawn: dict[int, np.ndarray] = {}  # by the number of test images
+    draw = cache(resampled_counts)  # once for each number of test images
     rows = []
     for selection in KEPT_RULES:
-        for _, same in runs.groupby(CONDITION, sort=False):
-            baseline = reference_rows(same, reference)
-            if baseline.empty:
-                continue
-            theirs = {
-                r.seed: hits_on_test(r.config, selection, study) for r in baseline.itertuples()
-            }
-            for _, own in same.drop(baseline.index).groupby(["method", "settings"], sort=False):
-                ours = {
-                    run.seed: hits_on_test(run.config, selection, study)
-                    for run in own[own["seed"].isin(theirs)].itertuples()
-                }
-                _check_same_images(own, ours, theirs)
-                labels = next(iter(ours.values()))["label"].to_numpy()
-                hits = np.array([ours[s]["hit"] for s in ours])  # (S, N)
-                others = np.array([theirs[s]["hit"] for s in ours])
-                if len(labels) not in drawn:
-                    drawn[len(labels)] = resampled_counts(len(labels), seed)
-                gains = (hits.astype(float) - others).mean(axis=0)
-                images = bootstrap_differences(gains, labels, drawn[len(labels)])
-                for metric in ACCURACIES:
-                    rows.append(
-                        {
-                            **own.iloc[0][SETTING].to_dict(),
-                            **{"selection": selection, "metric": metric},
-                            **bootstrap_interval(images[metric]),
-                        }
-                    )
+        hits = {name: hits_on_test(c, selection, study.name) for name, c in study.runs.items()}
+        for own, baseline in comparisons(runs, runs, reference):
+            pairs = own.merge(baseline, on="seed", suffixes=("", "_of_reference"))
+            gains = np.array(
+                [_gains(hits, one.run_id, one.run_id_of_reference) for one in pairs.itertuples()]
+            ).mean(axis=0)
+            labels = hits[pairs["run_id"].iloc[0]]["label"].to_numpy()
+            resampled = bootstrap_differences(gains, labels, draw(len(labels)))
+            setting = own.iloc[0][SETTING].to_dict()
+            for metric in ACCURACIES:
+                which = {"selection": selection, "metric": metric}
+                rows.append({**setting, **which, **bootstrap_interval(resampled[metric])})
     return pd.DataFrame(rows)
 
 
-def _check_same_images(own: pd.DataFrame, ours: dict, theirs: dict) -> None:
-    for run in own[own["seed"].isin(theirs)].itertuples():
-        if not ours[run.seed]["label"].equals(theirs[run.seed]["label"]):
-            raise ValueError(
-                f"{run.run_id} and the reference of seed {run.seed} were tested on other images or "
-                "labels; has the data set changed? Remove the older run's folder and train anew"
-            )
+def _gains(hits: dict[str, pd.DataFrame], run_id: str, reference: str) -> np.ndarray:
+    """Return of each test image whether a run is right less whether its reference is, (N,)."""
+    own, other = hits[run_id], hits[reference]
+    if not own["label"].equals(other["label"]):
+        raise ValueError(
+            f"{run_id} and the reference of its seed were tested on other images or labels; has "
+            "the data set changed? Remove the older run's folder and train anew"
+        )
+    return own["hit"].to_numpy(float) - other["hit"].to_numpy(float)

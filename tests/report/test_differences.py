@@ -64,7 +64,7 @@ def test_differences_of_a_study(study):
 
 
 def test_declared_contrasts_are_corrected_among_themselves(study):
-    declared = replace(study, primary=("nla",))
+    declared = replace(study, primary=["nla"])
     table = study_differences(declared, study_table(study))
     assert set(table.loc[table["primary"], "method"]) == {"nla"}
     nla, gce = (table.query("method == @name") for name in ("nla", "gce"))
