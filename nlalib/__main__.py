@@ -130,34 +130,32 @@ COMMANDS = {
     "leakage": leakage,
     "agreement": write_agreement,
     "scores": scores,
+    "readme": lambda config: readme(),
 }
 
 
 def main() -> int:
     """Run the command line; return its exit status."""
-    if sys.argv[1:2] == ["audit"]:
-        return audit.main(sys.argv[2:])
-    if sys.argv[1:2] == ["labels"]:
-        return human_labels.main(sys.argv[2:])
-    if sys.argv[1:2] == ["align"]:
-        from nlalib.prepare import (
-            align_faces as aligned_sets,  # OpenCV and scikit-image: no other command needs them.
-        )
+    command, *words = sys.argv[1:] or [""]
+    if command == "audit":
+        return audit.main(words)
+    if command == "labels":
+        return human_labels.main(words)
+    if command == "align":
+        from nlalib.prepare import align_faces  # OpenCV, scikit-image: no other command needs them
 
-        return aligned_sets.main(sys.argv[2:])
-    if sys.argv[1:2] and sys.argv[1] in OWN_ARGUMENTS:
-        return _told(OWN_ARGUMENTS[sys.argv[1]], sys.argv[2:])
+        return align_faces.main(words)
+    if command in OWN_ARGUMENTS:
+        return _told(OWN_ARGUMENTS[command], words)
     parser = argparse.ArgumentParser(
         prog="python -m nlalib",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=(*COMMANDS, "readme"))
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("config", metavar="CONFIG", nargs="?", default="configs/embedded.yaml")
     parser.add_argument("--so-far", action="store_true", help="collect: the runs that are done")
     arguments = parser.parse_args()
-    if arguments.command == "readme":
-        return _told(readme)
     if arguments.command == "collect":
         return _told(collect, arguments.config, arguments.so_far)
     return _told(COMMANDS[arguments.command], arguments.config)

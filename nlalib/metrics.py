@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score
 
 from nlalib.data.labels import expressions
+from nlalib.names import named
 
 CALIBRATION_BINS = 15
 # How many of ten annotators name the class that most of them name: from, to.
@@ -279,6 +280,5 @@ def picked_epochs(metrics: pd.DataFrame, rule: str, metric: str = "overall_accur
     ValueError
         For an unknown rule.
     """
-    if rule not in SELECTION_RULES:
-        raise ValueError(f"unknown selection rule {rule!r}; known are {', '.join(SELECTION_RULES)}")
-    return metrics["epoch"].iloc[SELECTION_RULES[rule].picks(metrics, metric)].tolist()
+    picks = named(SELECTION_RULES, rule, "selection rule").picks
+    return metrics["epoch"].iloc[picks(metrics, metric)].tolist()

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, field, fields
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Parameters:
         """Raise TypeError or ValueError for a value that its parameter cannot have."""
         for declared in fields(self):  # type: ignore[arg-type]  # of the subclass
             value = checked_type(declared.name, getattr(self, declared.name), declared.type)
-            _check_range(declared.name, value, **_ranges(declared.metadata))
+            _check_range(declared.name, value, declared.metadata)
             object.__setattr__(self, declared.name, value)  # a whole number has become a float
         self.check()
 
@@ -137,25 +137,22 @@ class RunParameters(Parameters):
         return (self.folder / "done").exists()
 
 
-def _ranges(metadata) -> dict:
-    names = ("choices", "at_least", "above", "below")
-    return {name: metadata[name] for name in names if metadata.get(name) is not None}
-
-
-def _check_range(name: str, value, *, choices=None, at_least=None, above=None, below=None) -> None:
+def _check_range(name: str, value, roles: Mapping[str, Any]) -> None:
+    limits = ("choices", "at_least", "above", "below")
+    choices, at_least, above, below = (roles.get(limit) for limit in limits)
     if choices is not None and value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if type(value) not in (int, float):
         return
     named = {"at least": at_least, "above": above, "below": below}
-    limits = [f"{words} {limit:g}" for words, limit in named.items() if limit is not None]
+    words = [f"{word} {limit:g}" for word, limit in named.items() if limit is not None]
     fits = (
         (at_least is None or value >= at_least)
         and (above is None or value > above)
         and value < (float("inf") if below is None else below)  # false for NaN as well
     )
     if not fits:
-        raise ValueError(f"{name} is {value}; it must be {' and '.join(limits) or 'finite'}")
+        raise ValueError(f"{name} is {value}; it must be {' and '.join(words) or 'finite'}")
 
 
 def checked_type(name: str, value, expected: type):
