@@ -51,7 +51,7 @@ def study_candidates(study: Study) -> pd.DataFrame:
     tables = []
     for parameters in dict.fromkeys(config.data for config in runs):
         same = [config for config in runs if config.data == parameters]
-        index, _ = load_dataset(same[0].data)
+        index, _ = load_dataset(parameters)
         train = index[index["part"] == TRAIN]
         labels = train["label"].to_numpy()
         has_votes = set(VOTE_COLUMNS) <= set(train)
@@ -67,16 +67,14 @@ def study_candidates(study: Study) -> pd.DataFrame:
                 change |= {"label_source": RULE}
                 other = RunConfig(**{**vars(same[0]), **change})
                 asked.setdefault((rule, threshold), other)
-        for (rule, threshold), config in sorted(asked.items(), key=lambda item: item[0]):
+        for rule, threshold in sorted(asked):
+            config = asked[rule, threshold]
             candidates = training_candidates(config.data, config.candidates, train)
             table = candidate_statistics(candidates, labels).reset_index()
             table["votes_covered"] = _votes_covered(candidates, votes, labels)
-            table.insert(0, "used", (rule, threshold) in used)
-            table.insert(0, "threshold", threshold)
-            table.insert(0, "rule", rule)
-            table.insert(0, "dataset", config.dataset)
-            table.insert(0, "study", study.name)
-            tables.append(table)
+            which = {"study": study.name, "dataset": config.dataset, "rule": rule}
+            which |= {"threshold": threshold, "used": (rule, threshold) in used}
+            tables.append(table.assign(**which)[[*which, *table]])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -87,9 +85,6 @@ def _votes_covered(
     classes = candidates.shape[1]
     if votes is None:
         return [float("nan")] * (classes + 1)
-    inside, given = (votes * candidates).sum(axis=1), votes.sum(axis=1)
-    groups = [*(labels == number for number in range(classes)), labels >= 0]
-    return [
-        float(inside[group].sum() / given[group].sum()) if given[group].any() else float("nan")
-        for group in groups
-    ]
+    counts = pd.DataFrame({"inside": (votes * candidates).sum(axis=1), "given": votes.sum(axis=1)})
+    sums = counts.groupby(labels).sum().reindex(range(classes))
+    return [*(sums["inside"] / sums["given"]), counts["inside"].sum() / counts["given"].sum()]

@@ -5,13 +5,14 @@ no training.
 """
 
 from dataclasses import asdict, replace
+from functools import cache
 
 import pandas as pd
 
 from nlalib.data.choice import DataChoice
 from nlalib.data.content import CONTENT_FILE, content_of, require_content
 from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.labels import expressions
+from nlalib.data.labels import probability_columns
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.metrics import (
@@ -66,8 +67,9 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
     rows = []
     for rule in KEPT_RULES:
         table = record.at(rule)
-        probabilities = table[[f"p_{name}" for name in expressions(config.num_classes)]].to_numpy()
-        found = classification_metrics(table["label"].to_numpy(), probabilities, config.num_classes)
+        labels = table["label"].to_numpy()
+        probabilities = table[probability_columns(config.num_classes)].to_numpy()
+        found = classification_metrics(labels, probabilities, config.num_classes)
         if votes is not None:
             if not table.index.isin(votes.index).all():
                 raise ValueError(
@@ -77,8 +79,8 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
             of_images = votes.loc[table.index].to_numpy()
             predicted = probabilities.argmax(axis=1)
             found |= vote_metrics(of_images, probabilities)
-            found |= agreement_accuracies(table["label"].to_numpy(), of_images, predicted)
-        found |= selective_risks(table["label"].to_numpy(), probabilities)
+            found |= agreement_accuracies(labels, of_images, predicted)
+        found |= selective_risks(labels, probabilities)
         found["selected_epoch"] = picked_epochs(record.curves, rule)[0]
         rows += [(rule, name, value) for name, value in found.items()]
     for rule in _RULES_OF_CURVES:
@@ -90,22 +92,14 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
     return table.assign(**identity_columns(config, study))[RESULT_COLUMNS]
 
 
-def require_runs(study: Study) -> None:
-    """Raise FileNotFoundError if a run is neither done nor kept: no hole is averaged away.
+def require_runs(study: Study, *, kept: bool = True) -> None:
+    """Raise FileNotFoundError if a run is not done, nor (with `kept`) kept with the study.
 
-    The message gives the command that makes the run.
+    So no hole is averaged away. The message gives the command that makes the run.
     """
-    _require(study, kept_runs(study.name))
-
-
-def require_folders(study: Study) -> None:
-    """Raise FileNotFoundError if a run is not done: what is asked for needs its folder."""
-    _require(study, frozenset())
-
-
-def _require(study: Study, kept: frozenset[str]) -> None:
+    enough = kept_runs(study.name) if kept else ()
     for config in study.runs.values():
-        if not config.is_done and config.run_id not in kept:
+        if not config.is_done and config.run_id not in enough:
             raise FileNotFoundError(
                 f"run {config.run_id} of study {study.name} is not done; make it with\n"
                 f"  {training_command(config)}"
@@ -186,8 +180,11 @@ def study_table(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    indices = Indices()
-    tables = [run_rows(c, study.name, indices.test_votes(c)) for c in study.runs.values()]
+    index_of = cache(lambda choice: load_dataset(choice)[0])  # runs share theirs
+    tables = [
+        run_rows(config, study.name, test_votes(index_of(config.data), config.num_classes))
+        for config in study.runs.values()
+    ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -203,10 +200,10 @@ def study_epochs(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    indices, tables = Indices(), []
+    index_of, tables = cache(lambda choice: load_dataset(choice)[0]), []
     for config in study.runs.values():
         if config.is_done:
-            rows = [run_epoch_numbers(config, indices.of(config)), curve_rows(config)]
+            rows = [run_epoch_numbers(config, index_of(config.data)), curve_rows(config)]
             table = pd.concat(rows, ignore_index=True)
         else:
             table = kept_epochs(study.name).query("run_id == @config.run_id")
@@ -215,22 +212,9 @@ def study_epochs(study: Study) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-class Indices:
-    """Indices of data sets, each read once for all runs that share it."""
-
-    def __init__(self):
-        self._read: dict[DataChoice, pd.DataFrame] = {}
-
-    def of(self, config: RunConfig) -> pd.DataFrame:
-        """Return the index of a run's data."""
-        if config.data not in self._read:
-            self._read[config.data] = load_dataset(config.data)[0]
-        return self._read[config.data]
-
-    def test_votes(self, config: RunConfig) -> pd.DataFrame | None:
-        """Return the votes for the classes by `image_id` of the test images; None without any."""
-        index = self.of(config)
-        if not set(VOTE_COLUMNS) <= set(index):
-            return None
-        test = index[index["part"] == TEST]
-        return pd.DataFrame(class_votes(test, config.num_classes), index=test["image_id"])
+def test_votes(index: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:
+    """Return the votes for the classes by `image_id` of the test images; None without any."""
+    if not set(VOTE_COLUMNS) <= set(index):
+        return None
+    test = index[index["part"] == TEST]
+    return pd.DataFrame(class_votes(test, num_classes), index=test["image_id"])

@@ -1,6 +1,7 @@
 """A study's long tables, read back, and made into tables for readers; knows nothing of runs."""
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,10 +34,7 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     Empty `settings`, those of a plain run, are read as "" and not as a missing number. In older
     tables `precision` stood among them, and the labels were the rule's.
     """
-    table = pd.read_csv(resolve(path), dtype={"settings": "str"})
-    if "settings" not in table:  # written before there was the column: plain runs all
-        table.insert(table.columns.get_loc("method") + 1, "settings", "")
-    table = table.fillna({"settings": ""})
+    table = pd.read_csv(resolve(path), dtype={"settings": "str"}).fillna({"settings": ""})
     if "precision" not in table and "init" in table:
         among = r"(?:^|, )precision=(\w+)"
         precision = table["settings"].str.extract(among, expand=False).fillna("fp32")
@@ -58,12 +56,17 @@ def published_table(study: str, ending: str = "") -> pd.DataFrame:
     path = ROOT / "results" / f"{study}{ending}.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
-    return _read(path, path.stat().st_mtime_ns).copy()
+    return read_once(path, read_table).copy()
+
+
+def read_once(path: Path, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    """Return what `read` makes of a file, which is read again only if it has changed."""
+    return _read(path, read, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
-def _read(path: Path, changed: int) -> pd.DataFrame:
-    return read_table(path)
+def _read(path: Path, read: Callable[[Path], pd.DataFrame], changed: int) -> pd.DataFrame:
+    return read(path)
 
 
 def summary(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFrame:

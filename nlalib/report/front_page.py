@@ -8,10 +8,10 @@ import pandas as pd
 
 from nlalib.files import write_atomically
 from nlalib.paths import display_path
-from nlalib.report.frame import headline, read_table
+from nlalib.report.frame import headline
 from nlalib.report.gate import gate_of
-from nlalib.report.publish import collected
-from nlalib.report.reading import difference_in_words
+from nlalib.report.publish import collected_tables
+from nlalib.report.reading import differences_in_words
 from nlalib.report.studies import read_study
 
 
@@ -53,12 +53,8 @@ def write_front_page(config: str) -> None:
         If the study has not been run to its end.
     """
     study = read_study(config)
-    results, epochs, differences = (
-        read_table(collected(study, f"{name}.csv")) for name in ("results", "epochs", "differences")
-    )
-    sentences = [
-        difference_in_words(row) for _, row in differences.query("selection == 'last'").iterrows()
-    ]
+    results, epochs, differences = collected_tables(study)
+    sentences = differences_in_words(differences)
     gate = str(gate_of(study, results, epochs))
     text = front_page(study.title, gate, headline(results), sentences)
     write_atomically(study.folder / "report.rst", lambda path: path.write_text(text))

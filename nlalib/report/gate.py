@@ -115,9 +115,10 @@ def gate_of(study: Study, results: pd.DataFrame, epochs: pd.DataFrame) -> Gate:
     return study_gate(results, epochs, study.positive_control or CONTROL)
 
 
-def published_gate(study: Study) -> Gate:
-    """Return the gate of a published study, or of the one that it names."""
-    return gate_of_published(study.gate or study.name, study.positive_control)
+def published_gate(content: dict) -> Gate:
+    """Return the gate of a published study, or of the one that its file, `content`, names."""
+    name = content.get("gate") or content["study"]
+    return gate_of_published(name, content.get("positive_control", ""))
 
 
 def gate_of_published(name: str, control: str) -> Gate:

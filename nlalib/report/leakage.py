@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from nlalib.data.labels import expressions
+from nlalib.data.labels import probability_columns
 from nlalib.data.sets import SETS
 from nlalib.data.splits import load_dataset
 from nlalib.files import write_csv
@@ -100,7 +100,7 @@ def _leaked_by_scope(
 def _compare(test: pd.DataFrame, leaked: list[str], num_classes: int) -> dict[str, float]:
     is_leaked = test["image_id"].isin(leaked)
     parts = {"": test, "_leaked": test[is_leaked], "_without": without_leaked(test, leaked)}
-    columns = [f"p_{name}" for name in expressions(num_classes)]
+    columns = probability_columns(num_classes)
     values: dict[str, float] = {"test_images": len(test), "leaked": int(is_leaked.sum())}
     for ending, part in parts.items():
         if part.empty:

@@ -24,8 +24,8 @@ from nlalib.paths import ROOT
 from nlalib.report.certainty import INCONCLUSIVE, equivalence, holm, student_interval
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
 from nlalib.report.frame import published_table
-from nlalib.report.gate import Gate, gate_of_published
-from nlalib.report.reading import with_interval
+from nlalib.report.gate import Gate, published_gate
+from nlalib.report.reading import in_points
 
 COLUMNS = [
     *("number", "paper", "claim", "regime", "measured", "selection", "n", "difference"),
@@ -84,20 +84,26 @@ def measured(contrast: Contrast, rule: str) -> dict:
     found = student_interval(gains)
     told = _published_difference(contrast, rule)
     images = sorted(contrast.sign * told[["images_low", "images_high"]].to_numpy(dtype=float))
-    gate, declared = _gate(study), declared_seeds(_config(study))
+    config = _config(study)
+    gate, declared = published_gate(config), declared_seeds(config)
     can_tell = gate.passed and found["n"] >= declared
     bounds = [found["low"], found["high"], *images]
-    survives, side = _survives_correction(told), _side(bounds)
+    is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
+    survives = not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
+    side = _side(bounds)
     verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
     # Equality within a point is another question, with a p-value of its own.
     is_equal = verdict == "falsified" and not side
     # It has a verdict, and no correction of its study's.
-    is_one_more = verdict != INCONCLUSIVE and told["primary"] != 1
+    is_one_more = verdict != INCONCLUSIVE and not is_declared
+    results = published_table(study)
+    of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
         **{"p": equivalence(gains) if is_equal else found["p_seeds"], "is_one_more": is_one_more},
         **dict(zip(("images_low", "images_high"), images, strict=True)),
-        **{"gate": str(gate), "verdict": verdict, "study": study, "hours": _hours(study)},
+        **{"gate": str(gate), "verdict": verdict, "study": study},
+        "hours": float(results.loc[of_runs, "value"].sum() / 3600),
         "limit": _limit(verdict, found["n"], declared, gate, bool(side)),
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
@@ -119,12 +125,6 @@ def _limit(verdict: str, n: int, declared: int, gate: Gate, one_side: bool) -> s
     if verdict != INCONCLUSIVE:
         return "one data set, one network"
     return _CHANCE if one_side else "an interval holds zero"
-
-
-def _hours(study: str) -> float:
-    results = published_table(study)
-    of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
-    return float(results.loc[of_runs, "value"].sum() / 3600)
 
 
 def _verdict(bounds: list[float], survives: bool, gains: np.ndarray, contrast: Contrast) -> str:
@@ -149,16 +149,11 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
     if contrast.study.endswith("_robustness"):
         return _losses_by_corruption(contrast)
     if contrast.is_of_training:
-        return _facts(_under(published_table(contrast.study, "_epochs"), contrast), contrast)
+        own, _ = _pair(published_table(contrast.study, "_epochs"), contrast)
+        return _facts(own, contrast)
     table = published_table(contrast.study)
     table = table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
-    if contrast.init:  # the same method from other weights
-        own = table[(table["backbone"] == contrast.backbone) & (table["method"] == contrast.method)]
-        is_pretrained = own["init"].str.contains(contrast.init)
-        both = (own[is_pretrained], own[~is_pretrained])
-    else:
-        both = (_under(table, contrast), _other(table, contrast))
-    one, other = (rows.set_index("seed")["value"] for rows in both)
+    one, other = (rows.set_index("seed")["value"] for rows in _pair(table, contrast))
     return (one - other).dropna().to_numpy()
 
 
@@ -188,29 +183,25 @@ def _losses_by_corruption(contrast: Contrast) -> np.ndarray:
         clean = rows[rows["severity"] == 0].set_index("seed")["value"]
         return clean - rows[rows["severity"] > 0].groupby("seed")["value"].mean()
 
-    both = losses(_under(table, contrast)) - losses(_other(table, contrast))
-    return both.dropna().to_numpy()
+    one, other = map(losses, _pair(table, contrast))
+    return (one - other).dropna().to_numpy()
 
 
-def _under(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
-    """Return the rows of the contrast's method under its condition."""
-    return _rows(table, contrast, contrast.method, contrast.settings)
-
-
-def _other(table: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
-    return _rows(table, contrast, contrast.against, "")
-
-
-def _rows(table: pd.DataFrame, contrast: Contrast, method: str, settings: str) -> pd.DataFrame:
-    chosen = (
-        (table["method"] == method)
-        & (table["settings"] == settings)
-        & np.isclose(table["noise_rate"], contrast.noise_rate)
-        & np.isclose(table["imbalance_factor"], contrast.imbalance_factor)
-    )
+def _pair(table: pd.DataFrame, contrast: Contrast) -> list[pd.DataFrame]:
+    """Return the rows of the contrast's method under its condition, and those of the other."""
+    if contrast.init:  # the same method from other weights
+        own = table[(table["backbone"] == contrast.backbone) & (table["method"] == contrast.method)]
+        is_pretrained = own["init"].str.contains(contrast.init)
+        return [own[is_pretrained], own[~is_pretrained]]
+    is_there = np.isclose(table["noise_rate"], contrast.noise_rate)
+    is_there &= np.isclose(table["imbalance_factor"], contrast.imbalance_factor)
     if contrast.backbone:
-        chosen &= table["backbone"] == contrast.backbone
-    return table[chosen]
+        is_there &= table["backbone"] == contrast.backbone
+    same = table[is_there]
+    return [
+        same[(same["method"] == method) & (same["settings"] == settings)]
+        for method, settings in ((contrast.method, contrast.settings), (contrast.against, ""))
+    ]
 
 
 def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
@@ -222,22 +213,10 @@ def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
     path = ROOT / "results" / f"{contrast.study}_differences.csv"
     if contrast.is_of_training or contrast.init or not path.is_file():
         return nothing
-    table = _under(published_table(contrast.study, "_differences"), contrast)
+    table, _ = _pair(published_table(contrast.study, "_differences"), contrast)
     table = table[(table["selection"] == rule) & (table["metric"] == contrast.metric)]
     table = table[table["reference"] == contrast.against]
     return table.iloc[0].reindex(_OF_DIFFERENCES) if len(table) == 1 else nothing
-
-
-def _survives_correction(told: pd.Series) -> bool:
-    """Return whether a declared contrast is left after its study's correction."""
-    is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
-    return not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
-
-
-def _gate(study: str) -> Gate:
-    """Return the gate of a published study, or of the one whose recipe it shares."""
-    content = _config(study)
-    return gate_of_published(content.get("gate") or study, content.get("positive_control", ""))
 
 
 def _config(study: str) -> dict:
@@ -259,8 +238,3 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
         row["epoch chosen on held-out images"] = by_rule.get("best_validation", "")
         rows.append({**row, "measured": last["measured"]})
     return pd.DataFrame(rows)
-
-
-def in_points(row) -> str:
-    """Return a difference in points (of a correlation or share: times 100), with its interval."""
-    return with_interval(100 * row.difference, 100 * row.low, 100 * row.high)

@@ -19,22 +19,21 @@ of the most votes, of equals the first in the order of FERPlus's files.
 """
 
 import hashlib
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from nlalib.data.choice import DataChoice
 from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.labels import expressions
+from nlalib.data.labels import probability_columns
 from nlalib.data.pixels import image_array
 from nlalib.data.sets.ferplus import read_ferplus_votes
-from nlalib.data.splits import TEST, class_votes
+from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.data.votes import label_from_votes
 from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
 from nlalib.paths import ROOT, display_path
-from nlalib.report.collect import Indices, identity_columns, some_runs_at_hand
+from nlalib.report.collect import identity_columns, some_runs_at_hand, test_votes
 from nlalib.report.frame import SETTING
 from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study, read_study
@@ -137,7 +136,7 @@ def against_nine(votes: np.ndarray, probabilities: np.ndarray) -> dict[str, floa
     return agreement(others, probabilities[image], of_ten=votes[image], weights=weights)
 
 
-def best_possible(votes: np.ndarray, seen: np.ndarray, seed: int = 0) -> dict[str, float]:
+def best_possible(votes: np.ndarray, seen: np.ndarray) -> dict[str, float]:
     """Return `agreement` of the true distributions with as many votes as there are.
 
     Parameters
@@ -146,7 +145,6 @@ def best_possible(votes: np.ndarray, seen: np.ndarray, seed: int = 0) -> dict[st
         Of the images that networks are tested on.
     seen : numpy.ndarray, (M, K) int
         Votes that the model of `nlalib.report.true_votes` is fitted to.
-    seed : int
 
     Returns
     -------
@@ -155,7 +153,7 @@ def best_possible(votes: np.ndarray, seen: np.ndarray, seed: int = 0) -> dict[st
         should be near it, and `manhattan_of_two_panels`, how far two panels drawn from one
         distribution are from each other.
     """
-    model, generator = fit_votes(seen, seed), np.random.default_rng([seed, 1])
+    model, generator = fit_votes(seen), np.random.default_rng([0, 1])
     found, sizes = [], votes.sum(axis=1)
     for _ in range(_REPEATS):
         true = model.draw(votes, generator)
@@ -205,28 +203,27 @@ def study_agreement(study: Study) -> pd.DataFrame:
     runs = list(some_runs_at_hand(study).values())
     if len({(c.dataset, c.num_classes, c.test_images, c.label_rule) for c in runs}) > 1:
         raise ValueError(f"the runs of {study.name} have several test sets: beside which people?")
-    indices, rows = Indices(), []
-    index = indices.of(runs[0])
-    test_votes = indices.test_votes(runs[0])
-    if test_votes is None:
+    rows, (index, _) = [], load_dataset(runs[0].data)
+    of_test = test_votes(index, runs[0].num_classes)
+    if of_test is None:
         raise ValueError(f"{runs[0].data.set.title} has no annotators' votes to compare with")
 
     def add(who: str, against: str, images: str, numbers: dict, **identity) -> None:
         told = {"study": study.name, "who": who, "against": against, "images": images, **identity}
         rows.extend({**told, "metric": m, "value": v} for m, v in numbers.items())
 
-    names = [f"p_{name}" for name in expressions(runs[0].num_classes)]
+    names = probability_columns(runs[0].num_classes)
     for config in runs:
         record, identity = read_record(config, study.name), identity_columns(config, study.name)
         for rule in KEPT_RULES:
             table = record.at(rule)
-            votes, probabilities = test_votes.loc[table.index].to_numpy(), table[names].to_numpy()
+            votes, probabilities = of_test.loc[table.index].to_numpy(), table[names].to_numpy()
             labels = table["label"].to_numpy()
             of_run = {**identity, "selection": rule}
             ten = agreement(votes, probabilities, labels=labels)
             add("run", TEN, TEST, ten, **of_run)
             add("run", NINE, TEST, against_nine(votes, probabilities), **of_run)
-    votes = test_votes.to_numpy().astype(int)
+    votes = of_test.to_numpy().astype(int)
     add("person", NINE, TEST, person(votes))
     others = class_votes(index[index["part"] != TEST], runs[0].num_classes).astype(int)
     add("true distribution", TEN, TEST, best_possible(votes, others))
@@ -242,11 +239,11 @@ def study_agreement(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def write_agreement(config: str, report: Callable[[str], None] = print) -> None:
+def write_agreement(config: str) -> None:
     """Write `results/<study>_agreement.csv` of a study's finished runs, to six decimals."""
     study = read_study(config)
     table = study_agreement(study)
     path = ROOT / "results" / f"{study.name}_agreement.csv"
     write_csv(path, table.round(6))
     runs = table.loc[table["who"] == "run", "run_id"].nunique()
-    report(f"{runs} of {len(study.runs)} runs beside people: {display_path(path)}")
+    print(f"{runs} of {len(study.runs)} runs beside people: {display_path(path)}")

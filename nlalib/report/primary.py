@@ -59,12 +59,6 @@ def _with_the_rest(table: pd.DataFrame, primary: pd.DataFrame, family: list[str]
     return table
 
 
-def primary_contrasts() -> pd.DataFrame:
-    """Return those of `published_contrasts` that are primary."""
-    table = published_contrasts()
-    return table[table["primary"]].reset_index(drop=True)
-
-
 def _is_of_pair(table: pd.DataFrame) -> pd.Series:
     pairs = zip(table["method"], table["reference"], strict=True)
     is_pair = pd.Series([set(pair) == OF_PAIR for pair in pairs], table.index, dtype=bool)
@@ -82,12 +76,10 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
         as a primary one by its condition and its difference, whichever of both is the reference.
     """
     table = differences.drop(columns=[*CORRECTED, "primary"], errors="ignore")
-    table = _with_the_rest(
-        table.reset_index(drop=True), primary_contrasts(), ["study", "selection"]
-    )
     everything = published_contrasts()
-    key = ["study", *SETTING, "reference", "selection", "metric"]
-    known = _published(table, everything[~everything["primary"]], key)
+    primary, others = everything[everything["primary"]], everything[~everything["primary"]]
+    table = _with_the_rest(table.reset_index(drop=True), primary, ["study", "selection"])
+    known = _published(table, others, ["study", *SETTING, "reference", "selection", "metric"])
     for name in CORRECTED:
         table[name] = table[name].where(table["primary"] | known[name].isna(), known[name])
     return table

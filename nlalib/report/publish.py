@@ -21,7 +21,7 @@ from nlalib.report.differences import study_differences
 from nlalib.report.epoch_numbers import records_file
 from nlalib.report.frame import headline, read_table
 from nlalib.report.gate import gate_of
-from nlalib.report.reading import difference_in_words
+from nlalib.report.reading import differences_in_words
 from nlalib.report.records import (
     kept_epochs_file,
     predictions_file,
@@ -30,12 +30,9 @@ from nlalib.report.records import (
 )
 from nlalib.report.studies import Study, read_study
 
-# A study's tables beside its results, `<study>.csv`: <study>_epochs.csv, <study>_differences.csv.
-SIDE_TABLES = ("epochs", "differences")
-# Of a study with pre-training.
-PRETRAINING_TABLE = "pretraining"
-# Of a study with methods that learn from candidate label sets.
-CANDIDATES_TABLE = "candidates"
+# What `collect` writes of every study, and of some.
+TABLES = ("results", "epochs", "differences")
+SOME_TABLES = ("pretraining", "candidates")
 # And those that `python -m nlalib robustness` writes, of the studies that want them.
 OPTIONAL_TABLES = ("robustness", "calibration", "label_embeddings")
 PREDICTIONS = "predictions.parquet"
@@ -67,9 +64,9 @@ def collect(config: str, so_far: bool = False) -> None:
     if study.pretraining:
         from nlalib.training.pretrain_config import pretraining_table  # takes seconds to import
 
-        tables[PRETRAINING_TABLE] = pretraining_table(study.pretraining)
-    if CANDIDATES_TABLE in _side_tables(study):
-        tables[CANDIDATES_TABLE] = study_candidates(study)
+        tables["pretraining"] = pretraining_table(study.pretraining)
+    if any(map(learns_from_candidates, study.runs.values())):
+        tables["candidates"] = study_candidates(study)
     write_tables(study, tables)
     predictions = predictions_of(study.runs.values(), study.name)
     write_prediction_table(predictions, study.folder / PREDICTIONS)
@@ -112,14 +109,6 @@ def _tell_of_records(study: Study) -> None:
         )
 
 
-def _side_tables(study: Study) -> list[str]:
-    """Return the names of the tables that `collect` writes beside the study's results."""
-    names = [*SIDE_TABLES]
-    names += [PRETRAINING_TABLE] if study.pretraining else []
-    uses_candidates = any(map(learns_from_candidates, study.runs.values()))
-    return names + ([CANDIDATES_TABLE] if uses_candidates else [])
-
-
 def write_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
     """Write tables to the study's folder, numbers to six decimals."""
     for name, table in tables.items():
@@ -148,25 +137,26 @@ def collected(study: Study, name: str = "results.csv") -> Path:
     return path
 
 
+def collected_tables(study: Study) -> list[pd.DataFrame]:
+    """Return what `collect` wrote of each of `TABLES`; FileNotFoundError if there is none yet."""
+    return [read_table(collected(study, f"{name}.csv")) for name in TABLES]
+
+
 def show(config: str) -> None:
     """Print the study's gate, its table, its differences and where its files are."""
     study = read_study(config)
-    table = collected(study)
-    results, epochs = read_table(table), read_table(collected(study, "epochs.csv"))
+    results, epochs, differences = collected_tables(study)
     print(f"\n{study.title}\n")
     print(headline(results).to_string(index=False))
-    differences = read_table(collected(study, "differences.csv")).query("selection == 'last'")
     print(f"\ngate {gate_of(study, results, epochs)}")
-    if len(differences):
+    if words := differences_in_words(differences):
         print("\nDifferences at the last epoch, in points: mean [over seeds] [over test images]\n")
-        print("\n".join(difference_in_words(row) for _, row in differences.iterrows()))
-    where = {
-        "table": table,
-        "figures": study.folder / "figures",
-        "notebooks": study.folder / "notebooks",
-    }
-    print("\n" + "\n".join(f"{name:10}{display_path(path)}" for name, path in where.items()))
-    published = ROOT / "results" / f"{study.name}.csv"
+        print("\n".join(words))
+    where = {"table": "results.csv", "figures": "figures", "notebooks": "notebooks"}
+    print()
+    for name, path in where.items():
+        print(f"{name:10}{display_path(study.folder / path)}")
+    published = _published_file(study, "results")
     if published.exists():
         print(f"{'published':10}{display_path(published)} (compare it with yours)")
 
@@ -179,41 +169,38 @@ def publish(config: str) -> None:
     beside (`keep`), and are no result.
     """
     study = read_study(config)
-    tables = {study.name: collected(study)}
-    for name in _side_tables(study):
-        tables[f"{study.name}_{name}"] = collected(study, f"{name}.csv")
-    for name in OPTIONAL_TABLES:
-        if (study.folder / f"{name}.csv").is_file():
-            tables[f"{study.name}_{name}"] = collected(study, f"{name}.csv")
-            _check_same_runs(study, name, config)
-        elif (ROOT / "results" / f"{study.name}_{name}.csv").is_file():
+    files = {name: collected(study, f"{name}.csv") for name in TABLES}
+    runs = set(read_table(files["results"])["run_id"])
+    for name in (*SOME_TABLES, *OPTIONAL_TABLES):
+        path, is_optional = study.folder / f"{name}.csv", name in OPTIONAL_TABLES
+        if path.is_file():
+            files[name] = path
+            if is_optional and set(read_table(path)["run_id"]) != runs:
+                raise ValueError(
+                    f"{display_path(path)} has other runs than results.csv beside it; run "
+                    f"`python -m nlalib robustness {config}` again"
+                )
+        elif (published := _published_file(study, name)).is_file():
             raise FileNotFoundError(
-                f"{study.name}_{name}.csv is published, and would stay of other runs than the "
-                f"rest: run `python -m nlalib robustness {config}` first"
+                f"{published.name} is published, and would stay of other runs than the rest: run "
+                f"`python -m nlalib {'robustness' if is_optional else 'collect'} {config}` first"
             )
     predictions = collected(study, PREDICTIONS)
-    is_whole = set(read_table(tables[study.name])["run_id"]) == set(study.runs)
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    if is_whole:
+    if runs == set(study.runs):
         shutil.copy(predictions, predictions_file(study.name))
         kept_epochs_file(study.name).unlink(missing_ok=True)
     else:  # before the tables are copied, of which it may be made
         keep(config)
-    for name, table in tables.items():
-        shutil.copy(table, ROOT / "results" / f"{name}.csv")
+    written = [shutil.copy(file, _published_file(study, name)) for name, file in files.items()]
     for figure in sorted((study.folder / "figures").glob("*")):
         if not figure.name.startswith("06_"):
             shutil.copy(figure, ROOT / "figures" / figure.name)
-    written = [f"results/{name}.csv" for name in tables]
-    print(f"wrote {', '.join([*written, display_path(predictions_file(study.name))])}")
+    print(f"wrote {', '.join(map(display_path, [*written, predictions_file(study.name)]))}")
 
 
-def _check_same_runs(study: Study, name: str, config: str) -> None:
-    """Raise ValueError if an optional table is older than the study's runs."""
-    runs = set(read_table(collected(study, f"{name}.csv"))["run_id"])
-    if runs != set(read_table(collected(study))["run_id"]):
-        raise ValueError(
-            f"{display_path(study.folder / name)}.csv has other runs than results.csv beside it; "
-            f"run `python -m nlalib robustness {config}` again"
-        )
+def _published_file(study: Study, name: str) -> Path:
+    """Return where one of the study's tables stands among the published ones."""
+    ending = "" if name == "results" else f"_{name}"
+    return ROOT / "results" / f"{study.name}{ending}.csv"

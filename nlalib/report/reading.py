@@ -78,6 +78,11 @@ def with_interval(difference: float, low: float, high: float, digits: int = 1) -
     return f"{difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
+def in_points(row) -> str:
+    """Return a difference in points (of a correlation or share: times 100), with its interval."""
+    return with_interval(100 * row.difference, 100 * row.low, 100 * row.high)
+
+
 def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
     """Return the values of the rows with these contents, by seed.
 
@@ -102,11 +107,16 @@ def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
     return values
 
 
-def difference_in_words(row: pd.Series) -> str:
-    """Return one comparison of `nlalib.report.differences` as a line, in points."""
+def differences_in_words(differences: pd.DataFrame) -> list[str]:
+    """Return a study's comparisons at the last epoch, a line each, in points."""
+    rows = differences[differences["selection"] == "last"]
+    return [_difference_in_words(row) for _, row in rows.iterrows()]
+
+
+def _difference_in_words(row: pd.Series) -> str:
     name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
     metric = row["metric"].replace("_", " ")
-    return f"{name} - {row['reference']}, {metric}: {_in_points(row)}, n = {row['n']}"
+    return f"{name} - {row['reference']}, {metric}: {_with_images(row)}, n = {row['n']}"
 
 
 def difference_table(differences: pd.DataFrame, method: str, passed: bool) -> pd.DataFrame:
@@ -135,8 +145,8 @@ def difference_table(differences: pd.DataFrame, method: str, passed: bool) -> pd
                 "data set": setting["dataset"],
                 "setting": setting_in_words(setting),
                 "network": setting["backbone"],
-                "overall accuracy": _in_points(overall),
-                "mean accuracy": _in_points(mean),
+                "overall accuracy": _with_images(overall),
+                "mean accuracy": _with_images(mean),
                 "seeds": setting["n"],
                 "verdict": verdict,
             }
@@ -144,10 +154,8 @@ def difference_table(differences: pd.DataFrame, method: str, passed: bool) -> pd
     return pd.DataFrame(table)
 
 
-def _in_points(row: pd.Series) -> str:
+def _with_images(row: pd.Series) -> str:
     """Return a difference with its intervals, over seeds (if several) and over test images."""
-    words = [f"{100 * row['difference']:+.1f}"]
-    for low, high in (("low", "high"), ("images_low", "images_high")):
-        if not np.isnan(row[low]):
-            words.append(f"[{100 * row[low]:+.1f}, {100 * row[high]:+.1f}]")
-    return " ".join(words)
+    if np.isnan(row["images_low"]):
+        return in_points(row)
+    return f"{in_points(row)} [{100 * row['images_low']:+.1f}, {100 * row['images_high']:+.1f}]"

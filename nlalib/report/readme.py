@@ -13,35 +13,35 @@ from nlalib.report.certainty import paired_differences
 from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
 from nlalib.report.frame import headline, markdown, published_table
 from nlalib.report.gate import published_gate
-from nlalib.report.ledger import in_points, in_short, ledger, measured
-from nlalib.report.reading import difference_table
+from nlalib.report.ledger import in_short, ledger, measured
+from nlalib.report.reading import difference_table, in_points
 from nlalib.report.records import kept_runs
 from nlalib.report.reproducing import SECTIONS
-from nlalib.report.studies import Study, read_study
+from nlalib.report.studies import read_study
 
 
 def headline_section() -> str:
     """Return the tables of the studies that the README shows, each with its gate, as Markdown."""
     parts = []
-    for study in _published_studies("table"):
-        table = headline(published_table(study.name)).assign(study=study.name)
-        gate = published_gate(study)
-        parts.append(f"{markdown(table)}\n\nGate of `{study.name}`: {gate}.")
+    for content in _published_studies("table"):
+        study = content["study"]
+        table = headline(published_table(study)).assign(study=study)
+        parts.append(f"{markdown(table)}\n\nGate of `{study}`: {published_gate(content)}.")
     return "\n\n".join(parts)
 
 
 def differences_section() -> str:
     """Return NLA's differences to its reference in those and other studies, as Markdown."""
     parts = []
-    for study in _published_studies("table", "differences"):
-        rows = published_table(study.name, "_differences")
-        table = difference_table(rows, "nla", published_gate(study).passed)
-        parts.append(table.assign(study=study.name))
+    for content in _published_studies("table", "differences"):
+        rows = published_table(content["study"], "_differences")
+        table = difference_table(rows, "nla", published_gate(content).passed)
+        parts.append(table.assign(study=content["study"]))
     return markdown(pd.concat(parts))
 
 
-def _published_studies(*shown: str) -> list[Study]:
-    """Return the published studies whose `readme` is one of `shown`, those of real faces first.
+def _published_studies(*shown: str) -> list[dict]:
+    """Return the files of published studies whose `readme` is one of `shown`, real faces first.
 
     Raises
     ------
@@ -49,16 +49,16 @@ def _published_studies(*shown: str) -> list[Study]:
         If there is none.
     """
     files = sorted((ROOT / "configs").glob("*.yaml"))
-    contents = {path: yaml.safe_load(path.read_text()) for path in files}
+    contents = [yaml.safe_load(path.read_text()) for path in files]
     there = [
-        read_study(path)
-        for path, content in contents.items()
+        content
+        for content in contents
         if content.get("readme") in shown
         and (ROOT / "results" / f"{content['study']}.csv").is_file()
     ]
     if not there:
         raise FileNotFoundError("no table in results/; publish a finished study first")
-    return sorted(there, key=lambda study: next(iter(study.runs.values())).dataset == "rendered")
+    return sorted(there, key=lambda content: content["fixed"].get("dataset") == "rendered")
 
 
 def claims_section() -> str:
@@ -75,7 +75,7 @@ def answer(claims: pd.DataFrame) -> str:
     claims : pandas.DataFrame
         As `nlalib.report.ledger.ledger` returns.
     """
-    early = published_gate(read_study("configs/noise.yaml"))
+    early = published_gate(yaml.safe_load((ROOT / "configs" / "noise.yaml").read_text()))
     sentences = [
         f"**Does it work?** {_verdicts(claims)}",
         *_of_main_study(claims[claims["regime"] == CONVERGED]),

@@ -11,17 +11,17 @@ Probabilities themselves in half precision would lose the smallest, and with the
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from nlalib.data.labels import expressions
+from nlalib.data.labels import probability_columns
 from nlalib.data.splits import TEST, TRAIN
 from nlalib.files import write_atomically
 from nlalib.metrics import picked_epochs
 from nlalib.paths import ROOT
+from nlalib.report.frame import read_once
 from nlalib.report.per_sample import memorisation
 from nlalib.training.config import RunConfig
 
@@ -110,7 +110,7 @@ def curve_rows(config: RunConfig) -> pd.DataFrame:
         return rows
     samples = pd.read_parquet(config.folder / "samples.parquet").set_index("image_id")
     samples = samples.loc[table.index]
-    samples["predicted"] = table[_columns(config.num_classes)].to_numpy().argmax(axis=1)
+    samples["predicted"] = table[probability_columns(config.num_classes)].to_numpy().argmax(axis=1)
     fitted = pd.Series(memorisation(samples)).add_prefix("fitted_").rename_axis("metric")
     fitted = fitted.reset_index(name="value").assign(epoch=config.epochs - 1)
     return pd.concat([rows, fitted[rows.columns]], ignore_index=True)
@@ -164,22 +164,12 @@ def kept_epochs_file(study: str) -> Path:
 
 def kept_predictions(study: str) -> pd.DataFrame:
     """Return the content of `predictions_file`."""
-    return _read(predictions_file(study), predictions_file(study).stat().st_mtime_ns)
+    return read_once(predictions_file(study), pd.read_parquet)
 
 
 def kept_epochs(study: str) -> pd.DataFrame:
     """Return the content of `epochs_file`."""
-    return _read(epochs_file(study), epochs_file(study).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, changed: int) -> pd.DataFrame:
-    read = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-    return read(path)
-
-
-def _columns(num_classes: int) -> list[str]:
-    return [f"p_{name}" for name in expressions(num_classes)]
+    return read_once(epochs_file(study), pd.read_csv)
 
 
 def _logarithms(table: pd.DataFrame) -> pd.DataFrame:

@@ -28,14 +28,14 @@ import pandas as pd
 from safetensors.torch import load_file
 from skimage.filters import gaussian
 
-from nlalib.data.labels import expressions
+from nlalib.data.labels import expressions, probability_columns
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, load_dataset
 from nlalib.files import write_csv
 from nlalib.methods import make_method
 from nlalib.metrics import classification_metrics, reliability_bins
 from nlalib.names import named
-from nlalib.report.collect import identity_columns, require_folders
+from nlalib.report.collect import identity_columns, require_runs
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
@@ -52,12 +52,13 @@ SEVERITIES = {
 CLEAN = "clean"
 METRICS = ("overall_accuracy", "mean_accuracy", "nll", "ece")
 _BLUR_SIDE = 32  # pixels
+_SEED = 0  # of noise and places
 # Corrupting costs about as much as a small network's verdict: these many runs share it.
 _RUNS_AT_ONCE = 8
 
 
 def corrupt_images(
-    images: np.ndarray, image_ids: list[str], corruption: str, severity: int, seed: int = 0
+    images: np.ndarray, image_ids: list[str], corruption: str, severity: int, seed: int = _SEED
 ) -> np.ndarray:
     """Return corrupted copies of images.
 
@@ -109,7 +110,7 @@ def corrupt_images(
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-def run_robustness(configs: list[RunConfig], index: pd.DataFrame, images, seed: int = 0) -> dict:
+def run_robustness(configs: list[RunConfig], index: pd.DataFrame, images: np.ndarray) -> dict:
     """Return what corruption does to finished runs on one data set.
 
     The networks are those of the last epoch.
@@ -121,7 +122,6 @@ def run_robustness(configs: list[RunConfig], index: pd.DataFrame, images, seed: 
     index : pandas.DataFrame
         Of `load_dataset`.
     images : numpy.ndarray, (len(index), side, side, 3) uint8
-    seed : int
 
     Returns
     -------
@@ -144,7 +144,7 @@ def run_robustness(configs: list[RunConfig], index: pd.DataFrame, images, seed: 
         seen = test_images
         if corruption != CLEAN:
             ids = test["image_id"].tolist()
-            seen = corrupt_images(test_images, ids, corruption, severity, seed)
+            seen = corrupt_images(test_images, ids, corruption, severity)
         for run_id, learner in learners.items():
             probabilities = predict(learner, seen, np.arange(len(seen)), accelerator)
             for metric, value in _metrics(test, probabilities).items():
@@ -174,7 +174,7 @@ def _check_clean(config: RunConfig, table: pd.DataFrame) -> None:
         )
 
 
-def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> pd.DataFrame:
+def study_robustness(study: Study, report=lambda line: None) -> pd.DataFrame:
     """Return the long table of robustness of all runs of a study.
 
     A run's own rows are kept in its folder, so that a command that was killed goes on.
@@ -189,8 +189,8 @@ def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> p
     FileNotFoundError
         If a run is not done; the message gives the command that makes it.
     """
-    require_folders(study)
-    name = _file_name(seed)
+    require_runs(study, kept=False)
+    name = _file_name()
     groups = {}
     for config in study.runs.values():
         if not (config.folder / name).is_file():
@@ -201,15 +201,15 @@ def study_robustness(study: Study, seed: int = 0, report=lambda line: None) -> p
         images = image_array(index, root=configs[0].data.root, size=configs[0].image_size)
         for start in range(0, len(configs), _RUNS_AT_ONCE):
             some = configs[start : start + _RUNS_AT_ONCE]
-            for run_id, table in run_robustness(some, index, images, seed).items():
+            for run_id, table in run_robustness(some, index, images).items():
                 write_csv(study.runs[run_id].folder / name, table)
             report(f"corrupted images: {start + len(some)} of {len(configs)} runs")
     return _collect(study, lambda config: pd.read_csv(config.folder / name))
 
 
-def _file_name(seed: int) -> str:
+def _file_name() -> str:
     """Return a name that another set of corruptions, metrics or another seed would change."""
-    content = json.dumps([SEVERITIES, METRICS, _BLUR_SIDE, seed])
+    content = json.dumps([SEVERITIES, METRICS, _BLUR_SIDE, _SEED])
     return f"robustness-{hashlib.sha256(content.encode()).hexdigest()[:8]}.csv"
 
 
@@ -217,8 +217,8 @@ def run_calibration(config: RunConfig) -> pd.DataFrame:
     """Return `reliability_bins` of a finished run: test images, last epoch."""
     table = pd.read_parquet(config.folder / "predictions.parquet")
     table = table[(table["part"] == TEST) & (table["epoch"] == config.epochs - 1)]
-    columns = [f"p_{name}" for name in expressions(config.num_classes)]
-    return reliability_bins(table["label"].to_numpy(), table[columns].to_numpy())
+    probabilities = table[probability_columns(config.num_classes)].to_numpy()
+    return reliability_bins(table["label"].to_numpy(), probabilities)
 
 
 def run_label_similarities(config: RunConfig) -> pd.DataFrame:

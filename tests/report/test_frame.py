@@ -5,7 +5,6 @@ import pytest
 from made_runs import RESULTS, results_of
 
 from nlalib.report.frame import (
-    RESULT_COLUMNS,
     headline,
     markdown,
     percent,
@@ -56,11 +55,6 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     for table in (RESULTS, mixed):
         table.to_csv(path, index=False)
         pd.testing.assert_frame_equal(read_table(path), table, check_dtype=False)
-    # Written before there was the column.
-    RESULTS.drop(columns="settings").to_csv(path, index=False)
-    old = read_table(path)
-    assert list(old.columns) == RESULT_COLUMNS
-    assert set(old["settings"]) == {""}
 
 
 def test_precision_of_older_tables_stood_among_the_settings(tmp_path):

@@ -133,10 +133,7 @@ def test_the_declared_studies_run_what_the_claims_compare(claim):
             continue
         runs = read_study(f"configs/{name}.yaml").runs.values()
         table = pd.DataFrame([identity_columns(run, name) for run in runs])
-        seeds = [
-            set(rows["seed"])
-            for rows in (ledgers._under(table, contrast), ledgers._other(table, contrast))
-        ]
+        seeds = [set(rows["seed"]) for rows in ledgers._pair(table, contrast)]
         assert seeds[0], contrast.words
         assert contrast.is_of_training or seeds[0] & seeds[1], contrast.words
 
@@ -177,7 +174,7 @@ def ledger_of(monkeypatch, gains, interval, published, passed=True) -> dict:
     low, high = interval
     monkeypatch.setattr(ledgers, "_gains", lambda contrast, rule: np.array(gains))
     monkeypatch.setattr(ledgers, "_published_difference", lambda contrast, rule: published)
-    monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(fit, 0.0, 0.02, "eac"))
+    monkeypatch.setattr(ledgers, "published_gate", lambda content: Gate(fit, 0.0, 0.02, "eac"))
     monkeypatch.setattr(ledgers, "declared_seeds", lambda content: len(gains))
     found = {
         "n": len(gains),
@@ -277,7 +274,7 @@ def test_no_verdict_before_every_declared_seed_has_run(monkeypatch):
     gains = np.array([0.03, 0.031, 0.029])
     monkeypatch.setattr(ledgers, "_gains", lambda contrast, rule: gains)
     monkeypatch.setattr(ledgers, "_published_difference", lambda *_: told(*NO_IMAGES))
-    monkeypatch.setattr(ledgers, "_gate", lambda study: Gate(0.95, 0.0, 0.02, "eac"))
+    monkeypatch.setattr(ledgers, "published_gate", lambda content: Gate(0.95, 0.0, 0.02, "eac"))
     config = {"fixed": {}, "grid": [{"seed": [0, 1]}, {"seed": [1, 2, 3]}]}
     monkeypatch.setattr(ledgers, "_config", lambda study: config)
     found = ledgers.measured(CONTRAST, "last")

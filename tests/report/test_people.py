@@ -168,7 +168,7 @@ def test_table_of_a_study_beside_people(monkeypatch):
     votes[VOTE_COLUMNS[:7]] = counts
     part = np.repeat(["test", "train"], 42)
     index = votes.assign(image_id=[*ids, *(f"t{n}" for n in range(42))], part=part)
-    monkeypatch.setattr("nlalib.report.collect.load_dataset", lambda choice: (index, None))
+    monkeypatch.setattr("nlalib.report.people.load_dataset", lambda choice: (index, None))
     table = study_agreement(study_of(config, RunConfig(method="nla", epochs=2)))
     assert list(table) == COLUMNS
     values = table.set_index(["who", "selection", "against", "metric"])["value"].to_dict()

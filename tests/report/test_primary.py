@@ -7,7 +7,7 @@ import pytest
 from nlalib.report import primary
 from nlalib.report.certainty import ACCURACIES, holm, paired_differences
 from nlalib.report.frame import published_table
-from nlalib.report.primary import SHORT_STUDIES, corrected, primary_contrasts, told, with_images
+from nlalib.report.primary import SHORT_STUDIES, corrected, published_contrasts, told, with_images
 
 STUDIES = (*SHORT_STUDIES, "weak", "ablation")
 
@@ -18,7 +18,7 @@ def shown(study: str, reference: str = "ce") -> pd.DataFrame:
 
 
 def test_primary_contrasts_are_nla_less_cross_entropy_and_corrected_among_themselves():
-    table = primary_contrasts()
+    table = published_contrasts().query("primary")
     table = table[table["study"].isin(SHORT_STUDIES)]
     assert set(table["metric"]) == set(ACCURACIES)
     assert set(table["method"]) == {"nla"}
@@ -47,7 +47,7 @@ def test_a_study_that_declares_its_contrasts_is_a_family():
     table = published_table("face", "_differences")
     rows = told(table.query("method == 'nla'"))
     assert rows["primary"].all()  # under both selection rules
-    declared = primary_contrasts().query("study == 'face'")
+    declared = published_contrasts().query("primary and study == 'face'")
     for name in ("p_seeds_holm", "p_images_holm"):
         assert rows[name].tolist() == declared[name].tolist() == table.loc[
             table["primary"], name].tolist()  # fmt: skip
@@ -94,9 +94,9 @@ def test_a_table_without_a_comparison_leaves_the_others_as_they_are(monkeypatch,
     for name, rows in {"noise": table, "alone": table[:0]}.items():
         rows.to_csv(tmp_path / "results" / f"{name}_differences.csv", index=False)
     monkeypatch.setattr(primary, "ROOT", tmp_path)
-    primary.published_contrasts.cache_clear()
-    found = primary_contrasts()
-    primary.published_contrasts.cache_clear()
+    published_contrasts.cache_clear()
+    found = published_contrasts()
+    published_contrasts.cache_clear()
     assert found["p_seeds_holm"].dtype == float
     assert set(found["study"]) == {"noise"}
 

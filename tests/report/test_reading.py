@@ -12,8 +12,8 @@ from nlalib.report.reading import (
     Folded,
     by_seed,
     check_findings,
-    difference_in_words,
     difference_table,
+    differences_in_words,
     verdict,
     with_interval,
 )
@@ -78,11 +78,11 @@ def test_folded_table_is_one_line_that_opens():
     assert "a < b" in [cell.text for cell in page.iter("th")]
 
 
-def test_difference_in_words():
-    row = differences_of("nla", 0.1, [("mean_accuracy", -1.2)])[0]
-    assert difference_in_words(pd.Series(row)) == (
-        "nla, noise 10% - ce, mean accuracy: -1.2 [-2.2, -0.2] [-1.7, -0.7], n = 3"
-    )
+def test_differences_in_words():
+    rows = differences_of("nla", 0.1, [("mean_accuracy", -1.2)])
+    rows += differences_of("nla", 0.1, [("mean_accuracy", 3)], selection="best_validation")
+    (words,) = differences_in_words(pd.DataFrame(rows))
+    assert words == ("nla, noise 10% - ce, mean accuracy: -1.2 [-2.2, -0.2] [-1.7, -0.7], n = 3")
 
 
 def test_differences_of_a_method_as_a_table():

@@ -211,8 +211,9 @@ def test_rows_of_a_run_are_made_once(study, monkeypatch):
     pd.testing.assert_frame_equal(study_robustness(tiny), first)
     assert set(first["run_id"]) == set(tiny.runs)
     # Another seed is another set of corruptions: nothing of it is there.
+    monkeypatch.setattr(robustness, "_SEED", 1)
     with pytest.raises(TypeError):
-        study_robustness(tiny, seed=1)
+        study_robustness(tiny)
 
 
 def test_calibration_of_a_run_gives_its_reported_error(study):
