@@ -4,6 +4,7 @@ Every metric is computed here, from what a run predicts for the test images, so 
 no training.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 
@@ -180,7 +181,7 @@ def study_table(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    index_of = cache(lambda choice: load_dataset(choice)[0])  # runs share theirs
+    index_of = index_reader()
     tables = [
         run_rows(config, study.name, test_votes(index_of(config.data), config.num_classes))
         for config in study.runs.values()
@@ -200,7 +201,7 @@ def study_epochs(study: Study) -> pd.DataFrame:
         If a run is neither done nor kept, see `require_runs`.
     """
     require_runs(study)
-    index_of, tables = cache(lambda choice: load_dataset(choice)[0]), []
+    index_of, tables = index_reader(), []
     for config in study.runs.values():
         if config.is_done:
             rows = [run_epoch_numbers(config, index_of(config.data)), curve_rows(config)]
@@ -210,6 +211,11 @@ def study_epochs(study: Study) -> pd.DataFrame:
         identity = identity_columns(config, study.name)
         tables.append(table.assign(**identity)[[*identity, "epoch", "metric", "value"]])
     return pd.concat(tables, ignore_index=True)
+
+
+def index_reader() -> Callable[[DataChoice], pd.DataFrame]:
+    """Return a function that reads the index of a choice, once for all runs that share it."""
+    return cache(lambda choice: load_dataset(choice)[0])
 
 
 def test_votes(index: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:

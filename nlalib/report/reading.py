@@ -110,10 +110,11 @@ def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
 def differences_in_words(differences: pd.DataFrame) -> list[str]:
     """Return a study's comparisons at the last epoch, a line each, in points."""
     rows = differences[differences["selection"] == "last"]
-    return [_difference_in_words(row) for _, row in rows.iterrows()]
+    return [difference_in_words(row) for _, row in rows.iterrows()]
 
 
-def _difference_in_words(row: pd.Series) -> str:
+def difference_in_words(row: pd.Series) -> str:
+    """Return one comparison of `nlalib.report.differences` as a line, in points."""
     name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
     metric = row["metric"].replace("_", " ")
     return f"{name} - {row['reference']}, {metric}: {_with_images(row)}, n = {row['n']}"

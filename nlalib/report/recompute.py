@@ -12,7 +12,7 @@ import pandas as pd
 
 from nlalib.metrics import SELECTION_RULES
 from nlalib.paths import ROOT, display_path
-from nlalib.report.collect import Indices, run_rows
+from nlalib.report.collect import index_reader, run_rows, test_votes
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import SETTING, headline, published_table
 from nlalib.report.reading import difference_in_words
@@ -97,11 +97,11 @@ def published_part(study: Study) -> Study:
 
 def recomputed(study: Study) -> dict[str, pd.DataFrame]:
     """Return the study's results and differences from its kept predictions, by ending (`KEYS`)."""
-    indices = Indices()
-    rows = []
+    index_of, rows = index_reader(), []
     for config in study.runs.values():
         there = config.data.set.is_made or config.data.root.is_dir()
-        rows.append(run_rows(config, study.name, indices.test_votes(config) if there else None))
+        votes = test_votes(index_of(config.data), config.num_classes) if there else None
+        rows.append(run_rows(config, study.name, votes))
     results = pd.concat(rows, ignore_index=True)
     parts = [study_differences(study, results, reference) for reference in study.references]
     return {"": results, "_differences": pd.concat(parts, ignore_index=True)}
