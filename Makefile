@@ -14,7 +14,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 TESTERS ?= $(shell echo $$(( $(CORES) < 4 ? $(CORES) : 4 )))
 SIDE_BY_SIDE = -n $(TESTERS) --dist loadfile
 
-# What `make study` runs; `make study STUDY='snakemake --dry-run ...'` to look before. A run's id says
+# What `make study` runs. To look before: snakemake --dry-run --config study=... A run's id says
 # what it is, so an edited Snakefile makes no finished run stale. Runs are locked by the training
 # itself; snakemake's lock would outlive a killed study.
 STUDY ?= snakemake --cores $(CORES) --quiet host reason --rerun-incomplete --nolock \
