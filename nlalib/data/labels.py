@@ -27,41 +27,16 @@ RAFDB_TRAIN_COUNTS = dict(
 RAFDB_TEST_COUNTS = dict(zip(BASIC_EXPRESSIONS, (329, 74, 160, 1185, 478, 162, 680), strict=True))
 
 # FERPlus, columns of fer2013new.csv and of label.csv, in the files' order.
-FERPLUS_COLUMNS = {
-    "neutral": "neutral",
-    "happiness": "happiness",
-    "surprise": "surprise",
-    "sadness": "sadness",
-    "anger": "anger",
-    "disgust": "disgust",
-    "fear": "fear",
-    "contempt": "contempt",
-    "unknown": "unknown",
-    "NF": "not_a_face",
-}
-# FER2013, column `emotion` of fer2013.csv.
-FER2013_CODES = {
-    0: "anger",
-    1: "disgust",
-    2: "fear",
-    3: "happiness",
-    4: "sadness",
-    5: "surprise",
-    6: "neutral",
-}
+_FERPLUS_ORDER = "neutral happiness surprise sadness anger disgust fear contempt unknown"
+FERPLUS_COLUMNS = {name: name for name in _FERPLUS_ORDER.split()} | {"NF": "not_a_face"}
+# FER2013, column `emotion` of fer2013.csv, from 0.
+_FER2013_ORDER = "anger disgust fear happiness sadness surprise neutral"
+FER2013_CODES = dict(enumerate(_FER2013_ORDER.split()))
 # The same as words, in tables made of it, beside the expressions' own names.
 FER2013_NAMES = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
-# AffectNet; 8 (none), 9 (uncertain) and 10 (no face) are no expressions.
-AFFECTNET_CODES = {
-    0: "neutral",
-    1: "happiness",
-    2: "sadness",
-    3: "surprise",
-    4: "fear",
-    5: "disgust",
-    6: "anger",
-    7: "contempt",
-}
+# AffectNet, from 0; 8 (none), 9 (uncertain) and 10 (no face) are no expressions.
+_AFFECTNET_ORDER = "neutral happiness sadness surprise fear disgust anger contempt"
+AFFECTNET_CODES = dict(enumerate(_AFFECTNET_ORDER.split()))
 
 
 def expressions(num_classes: int) -> tuple[str, ...]:
