@@ -168,17 +168,12 @@ def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: its run has other classes")
     found = table.reindex(image_ids)[columns].to_numpy(np.float32)
-    wrong = np.isinf(found).any(axis=1)
-    if wrong.any():
-        raise ValueError(
-            f"{path} has scores of {wrong.sum():,} images that are not finite, first "
-            f"{image_ids.to_numpy()[wrong.argmax()]}: write the scores again"
-        )
-    without = np.isnan(found).any(axis=1)
+    without = ~np.isfinite(found).all(axis=1)
     if without.any():
         raise ValueError(
-            f"{path} lacks {without.sum():,} of {len(found):,} training images, first "
-            f"{image_ids.to_numpy()[without.argmax()]}: take the scores of a run on the same images"
+            f"{path} has no finite scores of {without.sum():,} of {len(found):,} training images, "
+            f"first {image_ids.to_numpy()[without.argmax()]}: write them again, or take those of a "
+            "run on the same images"
         )
     return found
 

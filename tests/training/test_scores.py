@@ -98,10 +98,12 @@ def test_missing_file_images_and_classes_are_named(taught, tmp_path):
         candidates_of(student(tmp_path / "absent", 2), rows)
     table = pd.read_parquet(path)
     table[table["image_id"] != rows["image_id"].iloc[1]].to_parquet(tmp_path / "fewer")
-    with pytest.raises(ValueError, match=rf"lacks 1 of 160 .*first {rows['image_id'].iloc[1]}: "):
+    with pytest.raises(
+        ValueError, match=rf"no finite scores of 1 of 160 .*first {rows['image_id'].iloc[1]}: "
+    ):
         candidates_of(student(tmp_path / "fewer", 2), rows)
     table.assign(p_fear=np.inf).to_parquet(tmp_path / "infinite")
-    with pytest.raises(ValueError, match=r"scores of 160 images that are not finite.*write the sc"):
+    with pytest.raises(ValueError, match=r"no finite scores of 160 of .*write them again"):
         candidates_of(student(tmp_path / "infinite", 2), rows)
     table.drop(columns="p_fear").to_parquet(tmp_path / "without")
     with pytest.raises(ValueError, match="lacks p_fear: its run has other classes"):

@@ -168,17 +168,11 @@ def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_affectnet`, or if the index is of another root, or landmarks are not 68 points.
+        As `read_affectnet`, or if landmarks are not 68 points.
     """
     root = Path(root)
     read = _read_csv_points if is_csv_release(root) else _read_set_points
     found = read(root, set(index["image_id"]))
-    unknown = index.loc[~index["image_id"].isin(found.index), "image_id"]
-    if len(unknown):
-        raise ValueError(
-            f"{len(unknown)} of {len(index)} images are not listed in {root}, first "
-            f"{unknown.iloc[0]!r}: read the index from the same root"
-        )
     return found.loc[index["image_id"]].rename_axis("image_id").reset_index()
 
 
@@ -266,9 +260,8 @@ def _list_sets(root: Path) -> pd.DataFrame:
 
 
 def _read_set_points(root: Path, wanted: set[str]) -> pd.DataFrame:
-    listed = wanted & list_annotations(root, "_exp.npy").keys()
-    files = {i: file for i, file in list_annotations(root, "_lnd.npy").items() if i in listed}
+    files = {i: file for i, file in list_annotations(root, "_lnd.npy").items() if i in wanted}
     points = read_npy(files, lambda content: _five_points(_check_points(decode(content)))[0])
     found = pd.DataFrame.from_dict(points, orient="index", columns=POINT_COLUMNS)
-    boxes = pd.DataFrame([[0.0, 0.0, 224.0, 224.0]], index=sorted(listed), columns=BOX_COLUMNS)
+    boxes = pd.DataFrame([[0.0, 0.0, 224.0, 224.0]], index=sorted(wanted), columns=BOX_COLUMNS)
     return boxes.join(found)

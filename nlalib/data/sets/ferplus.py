@@ -43,11 +43,13 @@ from nlalib.data.sets.ferplus_votes import (
     read_votes_file,
 )
 from nlalib.data.votes import LABEL_RULES, label_from_votes
+from nlalib.names import named
 
 if TYPE_CHECKING:
     from nlalib.data.choice import DataChoice
 
-VOTE_SOURCES = (VOTES_FILE.removesuffix(".csv"), LABEL_FILE.removesuffix(".csv"))
+# By the name of the file.
+_READERS_OF_VOTES = {"fer2013new": read_votes_file, "label": read_label_files}
 # Rows of the votes file and images of the folders, as published.
 ROWS = {"train": 28709, "validation": 3589, "test": 3589}
 IMAGES = {"train": 28558, "validation": 3579, "test": 3573}
@@ -173,8 +175,8 @@ def read_ferplus(
         )
     index = joined.assign(label=labelled["label"])[is_kept].reset_index(drop=True)
     index = index[["image_id", "path", "split", "label", *VOTE_COLUMNS]]
-    rows = dropped.loc[dropped.index.repeat(dropped["images"]), ["split", "reason"]]
-    return check_index(index, num_classes), count_dropped(pd.concat([rows, by_rule]))
+    dropped = by_split(pd.concat([dropped, count_dropped(by_rule)]), "reason")
+    return check_index(index, num_classes), dropped
 
 
 def read_ferplus_votes(
@@ -191,18 +193,14 @@ def read_ferplus_votes(
     dropped : pandas.DataFrame
         As that of `read_ferplus`, without the reasons of a rule.
     """
-    root = Path(root)
-    if votes not in VOTE_SOURCES:
-        raise ValueError(f"unknown votes {votes!r}; choose one of {', '.join(VOTE_SOURCES)}")
+    root, read = Path(root), named(_READERS_OF_VOTES, votes, "votes")
     if has_folders(root):
-        images = list_images(root)
-        rows = read_votes_file(root) if votes == VOTE_SOURCES[0] else read_label_files(root)
-        joined, dropped = _join_on_name(images, rows)
+        joined, dropped = _join_on_name(list_images(root), read(root))
     elif has_table(root):
-        if votes != VOTE_SOURCES[0]:
+        if read is not read_votes_file:
             raise ValueError(
                 f"votes={votes!r} needs the folders {', '.join(FOLDERS.values())}; {root} holds "
-                f"{find_table(root)}, which goes with votes={VOTE_SOURCES[0]!r}"
+                f"{find_table(root)}, which goes with votes='fer2013new'"
             )
         joined, dropped = _join_on_position(root)
     else:

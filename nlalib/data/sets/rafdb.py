@@ -71,8 +71,7 @@ class RAFDB(DataSet):
         if not choice.label_file:
             return read_rafdb(choice.root)
         index, dropped = read_rafdb(choice.root, label_list=resolve(choice.label_file))
-        clean = read_rafdb(choice.root)[0].set_index("image_id")["label"]
-        true_label = clean.reindex(index["image_id"]).to_numpy(np.int64)
+        true_label = index["image_id"].map(_official_labels(choice.root)).to_numpy(np.int64)
         flipped = index["label"].to_numpy() != true_label
         return index.assign(true_label=true_label, is_flipped=flipped), dropped
 
@@ -119,8 +118,7 @@ def read_rafdb(
     """
     root, kind = Path(root), "aligned" if aligned else "original"
     _check_root(root)
-    path = root / LABEL_FILE
-    official = labels = _labels_of(_read_codes(path), path)
+    official = labels = _official_labels(root)
     if label_list is not None:
         labels = read_label_list(label_list, official)
         differing = {name for name, _ in official.items() ^ labels.items() if name[:4] == "test"}
@@ -217,6 +215,11 @@ def read_label_list(path: str | os.PathLike, official: dict[str, int]) -> dict[s
     if not any(name.startswith("test_") for name in labels):
         labels |= {name: label for name, label in official.items() if name.startswith("test_")}
     return labels
+
+
+def _official_labels(root: Path) -> dict[str, int]:
+    path = root / LABEL_FILE
+    return _labels_of(_read_codes(path), path)
 
 
 def _read_codes(path: Path) -> dict[str, int]:

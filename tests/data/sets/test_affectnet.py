@@ -176,13 +176,6 @@ def test_points_of_no_image_are_no_rows(tmp_path):
         assert table.empty
 
 
-def test_an_index_of_another_release_is_refused(tmp_path):
-    index, _ = read_affectnet(write_csv(tmp_path / "a"))
-    write_sets(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"14 of 14 .* first '10/a07'|14 of 14 .* first '3/a00'"):
-        affectnet_boxes_and_points(tmp_path / "b", index)
-
-
 def test_other_spellings_of_the_same_csv_files(tmp_path):
     plain, _ = read_affectnet(write_csv(tmp_path / "plain"))
     for name, options in {"windows": {"end": "\r\n"}, "no_header": {"header": ""}}.items():
