@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import entr, rel_entr
-from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score
 
 from nlalib.data.labels import expressions
@@ -175,17 +174,13 @@ def vote_metrics(
     counts = np.ones(len(votes)) if weights is None else np.asarray(weights, np.float64)[voted]
     shares = votes / votes.sum(axis=1, keepdims=True)
     middle = (shares + probabilities) / 2
-    ranks = [rankdata(values, axis=1) for values in (votes, probabilities)]
-    centred = [r - r.mean(axis=1, keepdims=True) for r in ranks]
-    norms = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    with np.errstate(invalid="ignore"):
-        correlation = (centred[0] * centred[1]).sum(axis=1) / norms  # NaN where a side is level
+    ranks = [pd.DataFrame(values).rank(axis=1) for values in (votes, probabilities)]
     of_images = {
         "kl_to_votes": rel_entr(shares, np.maximum(probabilities, 1e-12)).sum(axis=1),
         "jsd_to_votes": (rel_entr(shares, middle) + rel_entr(probabilities, middle)).sum(axis=1)
         / 2,
         "manhattan_to_votes": np.abs(shares - probabilities).sum(axis=1),
-        "vote_rank_correlation": correlation,
+        "vote_rank_correlation": ranks[0].corrwith(ranks[1], axis=1).to_numpy(),
     }
     entropies = entr(shares).sum(axis=1), entr(probabilities).sum(axis=1)
     return {

@@ -126,12 +126,6 @@ def show_figure(figure: plt.Figure, *, alt: str, dpi: int = 160) -> Image:
     return Image(buffer.getvalue(), format="png", width=width, alt=alt)
 
 
-def draw_difference(axis: plt.Axes, x: float, y: float, color: str, certainty: str) -> None:
-    """Draw the point of a difference at (x, y): filled, half-pale or open by `CERTAINTY_FILLS`."""
-    axis.plot(x, y, "o", markersize=8, color="white", markeredgecolor=color)
-    axis.plot(x, y, "o", markersize=8, color=color, alpha=CERTAINTY_FILLS[certainty])
-
-
 def draw_forest(
     axis: plt.Axes, rows: pd.DataFrame, names: list[str], colours: Mapping[str, str]
 ) -> None:
@@ -155,7 +149,9 @@ def draw_forest(
         axis.plot([row.low, row.high], [place] * 2, color=colour, lw=6, alpha=0.35)
         if hasattr(row, "images_low"):
             axis.plot([row.images_low, row.images_high], [place] * 2, color="0.2", lw=1.2)
-        draw_difference(axis, row.difference, place, colour, row.certainty)
+        axis.plot(row.difference, place, "o", ms=8, color="white", markeredgecolor=colour)
+        fill = CERTAINTY_FILLS[row.certainty]
+        axis.plot(row.difference, place, "o", ms=8, color=colour, alpha=fill)
     axis.axvline(0, color="0.6", lw=1, zorder=0)
     _name_lines(axis, names)
 

@@ -28,8 +28,8 @@ class Contrast:
     noise_rate, imbalance_factor : float
     sign : int
         -1 where less is better.
-    chance : float or str, optional
-        What the fact is compared with: a number, or another metric of the same run.
+    chance : float, optional
+        What the fact is compared with.
     since : int, optional
         The epoch, from 0, with which the fact is compared: its change until the last.
     backbone, init : str
@@ -47,7 +47,7 @@ class Contrast:
     noise_rate: float = 0.0
     imbalance_factor: float = 1.0
     sign: int = 1
-    chance: float | str | None = None
+    chance: float | None = None
     since: int | None = None
     backbone: str = ""
     init: str = ""

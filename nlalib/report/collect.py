@@ -113,22 +113,16 @@ def require_same_data(study: Study) -> None:
     So nobody is shown results of one folder for those of another. Faces that are made, runs
     without a record, and sets that are not there at all are passed over.
     """
-    recorded = [
-        config
-        for config in study.runs.values()
-        if not config.data.set.is_made
-        and (config.folder / CONTENT_FILE).is_file()
-        and config.data.root.is_dir()
-    ]
-    # All methods of a seed share their data, which is digested once.
-    contents: dict[tuple[DataChoice, int], dict[str, str]] = {}
-    for config in recorded:
-        shared = (config.data, config.image_size)
-        if shared not in contents:
-            index = load_dataset(config.data)[0]
-            images = image_array(index, root=config.data.root, size=config.image_size)
-            contents[shared] = content_of(index, images)
-        require_content(config.folder, contents[shared])
+
+    @cache  # methods of a seed share their data
+    def content(choice: DataChoice, size: int) -> dict[str, str]:
+        index, _ = load_dataset(choice)
+        return content_of(index, image_array(index, root=choice.root, size=size))
+
+    for config in study.runs.values():
+        data, is_recorded = config.data, (config.folder / CONTENT_FILE).is_file()
+        if is_recorded and not data.set.is_made and data.root.is_dir():
+            require_content(config.folder, content(data, config.image_size))
 
 
 def runs_at_hand(study: Study) -> dict[str, RunConfig]:
@@ -183,7 +177,7 @@ def study_table(study: Study) -> pd.DataFrame:
     require_runs(study)
     index_of = index_reader()
     tables = [
-        run_rows(config, study.name, test_votes(index_of(config.data), config.num_classes))
+        run_rows(config, study.name, votes_of_test(index_of(config.data), config.num_classes))
         for config in study.runs.values()
     ]
     return pd.concat(tables, ignore_index=True)
@@ -218,7 +212,7 @@ def index_reader() -> Callable[[DataChoice], pd.DataFrame]:
     return cache(lambda choice: load_dataset(choice)[0])
 
 
-def test_votes(index: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:
+def votes_of_test(index: pd.DataFrame, num_classes: int) -> pd.DataFrame | None:
     """Return the votes for the classes by `image_id` of the test images; None without any."""
     if not set(VOTE_COLUMNS) <= set(index):
         return None

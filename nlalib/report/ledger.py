@@ -167,10 +167,7 @@ def _facts(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
     last = at(table["epochs"] - 1)
     if contrast.metric not in last:
         return np.array([])
-    if contrast.since is not None:
-        other = at(contrast.since)[contrast.metric]
-    else:
-        other = contrast.chance if isinstance(contrast.chance, float) else last[contrast.chance]
+    other = contrast.chance if contrast.since is None else at(contrast.since)[contrast.metric]
     return (last[contrast.metric] - other).dropna().to_numpy()
 
 

@@ -33,7 +33,7 @@ from nlalib.data.votes import label_from_votes
 from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
 from nlalib.paths import ROOT, display_path
-from nlalib.report.collect import identity_columns, some_runs_at_hand, test_votes
+from nlalib.report.collect import identity_columns, some_runs_at_hand, votes_of_test
 from nlalib.report.frame import SETTING
 from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study, read_study
@@ -204,7 +204,7 @@ def study_agreement(study: Study) -> pd.DataFrame:
     if len({(c.dataset, c.num_classes, c.test_images, c.label_rule) for c in runs}) > 1:
         raise ValueError(f"the runs of {study.name} have several test sets: beside which people?")
     rows, (index, _) = [], load_dataset(runs[0].data)
-    of_test = test_votes(index, runs[0].num_classes)
+    of_test = votes_of_test(index, runs[0].num_classes)
     if of_test is None:
         raise ValueError(f"{runs[0].data.set.title} has no annotators' votes to compare with")
 

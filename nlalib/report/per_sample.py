@@ -13,7 +13,6 @@ a rare class's name more often than others do: compare `auroc_within_label_...` 
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,6 @@ from sklearn.metrics import roc_auc_score
 # Scores that every run has, and whether a low or a high value speaks for a wrong label; a method
 # adds its own.
 DETECTORS = {"loss": "high", "confidence": "low", "margin": "low", "focal_weight": "high"}
-NO_OWN = MappingProxyType({})
 
 
 def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -43,7 +41,7 @@ def is_minority(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return counts[labels] * num_classes < len(labels)
 
 
-def score_table(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> pd.DataFrame:
+def score_table(samples: pd.DataFrame, own: Mapping[str, str]) -> pd.DataFrame:
     """Return what might tell hard, ambiguous or wrongly labelled samples, one column a score.
 
     `confidence` is p_gt, `margin` p_gt - p_nn, `focal_weight` (1 - p_gt)^2 (Lin et al. 2017);
@@ -102,7 +100,7 @@ def memorisation(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def detection(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[str, float]:
+def detection(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]:
     """Return each score's area under the ROC curve as a detector of flipped labels.
 
     `auroc_<low or high>_<score>` is the probability that a flipped sample has the lower (higher)
@@ -146,7 +144,7 @@ def mean_weights(samples: pd.DataFrame) -> dict[str, float]:
     return values
 
 
-def ambiguity(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[str, float]:
+def ambiguity(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]:
     """Return Spearman's rank correlation of each score with the entropy of the votes.
 
     Over samples that have a vote entropy and are not flipped: a wrong label says nothing about
@@ -165,7 +163,7 @@ def ambiguity(samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN) -> dict[st
 
 
 def minority_shares(
-    samples: pd.DataFrame, own: Mapping[str, str] = NO_OWN, adds_to_one: bool = False
+    samples: pd.DataFrame, own: Mapping[str, str], adds_to_one: bool = False
 ) -> dict[str, float]:
     """Return what minority classes have of the weight, beside their share of the samples.
 

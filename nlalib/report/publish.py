@@ -120,7 +120,7 @@ def robustness(config: str) -> None:
     from nlalib.report.robustness import study_tables  # scikit-image: no other command needs it.
 
     study = read_study(config)
-    write_tables(study, study_tables(study, report=lambda line: print(line, flush=True)))
+    write_tables(study, study_tables(study))
     print(
         f"wrote {', '.join(f'{name}.csv' for name in OPTIONAL_TABLES)} in "
         f"{display_path(study.folder)}"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nlalib.metrics import SELECTION_RULES
 from nlalib.paths import ROOT, display_path
-from nlalib.report.collect import index_reader, run_rows, test_votes
+from nlalib.report.collect import index_reader, run_rows, votes_of_test
 from nlalib.report.differences import study_differences
 from nlalib.report.frame import SETTING, headline, published_table
 from nlalib.report.reading import difference_in_words
@@ -100,7 +100,7 @@ def recomputed(study: Study) -> dict[str, pd.DataFrame]:
     index_of, rows = index_reader(), []
     for config in study.runs.values():
         there = config.data.set.is_made or config.data.root.is_dir()
-        votes = test_votes(index_of(config.data), config.num_classes) if there else None
+        votes = votes_of_test(index_of(config.data), config.num_classes) if there else None
         rows.append(run_rows(config, study.name, votes))
     results = pd.concat(rows, ignore_index=True)
     parts = [study_differences(study, results, reference) for reference in study.references]

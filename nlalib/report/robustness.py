@@ -34,7 +34,6 @@ from nlalib.data.splits import TEST, load_dataset
 from nlalib.files import write_csv
 from nlalib.methods import make_method
 from nlalib.metrics import classification_metrics, reliability_bins
-from nlalib.names import named
 from nlalib.report.collect import identity_columns, require_runs
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
@@ -76,18 +75,8 @@ def corrupt_images(
     Returns
     -------
     numpy.ndarray, (N, side, side, 3) uint8
-
-    Raises
-    ------
-    ValueError
-        For an unknown corruption or severity, or another number of ids than of images.
     """
-    amounts = named(SEVERITIES, corruption, "corruption")
-    if severity not in range(1, 6):
-        raise ValueError(f"severity is {severity!r}; it is a whole number from 1 to 5")
-    if len(image_ids) != len(images):
-        raise ValueError(f"{len(image_ids)} ids for {len(images)} images; each image needs its own")
-    amount, side = amounts[severity - 1], images.shape[1]
+    amount, side = SEVERITIES[corruption][severity - 1], images.shape[1]
     values = images.astype(np.float32)
     means = values.mean(axis=(1, 2), keepdims=True)  # (N, 1, 1, 3)
     if corruption == "contrast":
@@ -174,7 +163,7 @@ def _check_clean(config: RunConfig, table: pd.DataFrame) -> None:
         )
 
 
-def study_robustness(study: Study, report=lambda line: None) -> pd.DataFrame:
+def study_robustness(study: Study) -> pd.DataFrame:
     """Return the long table of robustness of all runs of a study.
 
     A run's own rows are kept in its folder, so that a command that was killed goes on.
@@ -203,7 +192,7 @@ def study_robustness(study: Study, report=lambda line: None) -> pd.DataFrame:
             some = configs[start : start + _RUNS_AT_ONCE]
             for run_id, table in run_robustness(some, index, images).items():
                 write_csv(study.runs[run_id].folder / name, table)
-            report(f"corrupted images: {start + len(some)} of {len(configs)} runs")
+            print(f"corrupted images: {start + len(some)} of {len(configs)} runs", flush=True)
     return _collect(study, lambda config: pd.read_csv(config.folder / name))
 
 
@@ -237,13 +226,9 @@ def run_label_similarities(config: RunConfig) -> pd.DataFrame:
     vectors = method.class_vectors(network, load_file(path) if path.exists() else {})
     vectors = vectors.numpy().astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    names = expressions(config.num_classes)
-    rows = [
-        (names[i], names[j], float(vectors[i] @ vectors[j]))
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-    ]
-    return pd.DataFrame(rows, columns=["first", "second", "similarity"])
+    names, (i, j) = np.array(expressions(config.num_classes)), np.triu_indices(len(vectors), k=1)
+    similarity = (vectors @ vectors.T)[i, j]
+    return pd.DataFrame({"first": names[i], "second": names[j], "similarity": similarity})
 
 
 def _collect(study: Study, of_run) -> pd.DataFrame:
@@ -255,7 +240,7 @@ def _collect(study: Study, of_run) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def study_tables(study: Study, report=lambda line: None) -> dict[str, pd.DataFrame]:
+def study_tables(study: Study) -> dict[str, pd.DataFrame]:
     """Return the study's tables `robustness`, `calibration` and `label_embeddings`.
 
     Raises
@@ -264,7 +249,7 @@ def study_tables(study: Study, report=lambda line: None) -> dict[str, pd.DataFra
         If a run is not done; the message gives the command that makes it.
     """
     return {
-        "robustness": study_robustness(study, report=report),
+        "robustness": study_robustness(study),
         "calibration": _collect(study, run_calibration),
         "label_embeddings": _collect(study, run_label_similarities),
     }

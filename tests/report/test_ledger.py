@@ -112,14 +112,14 @@ def test_facts_of_training_by_a_plain_loop(
     assert found["difference"].tolist() == pytest.approx([np.mean(gains)])
 
 
-def test_a_fact_may_be_compared_with_another_of_the_same_epoch():
+def test_a_fact_is_compared_with_chance_or_an_earlier_epoch():
     rows = [(seed, epoch, metric, value)
             for seed, values in ((0, (1.0, 3.0, 0.5)), (1, (1.5, 2.0, 0.25)))
             for epoch, metric, value in ((0, "share", values[0]), (1, "share", values[1]),
                                          (1, "of_all", values[2]))]  # fmt: skip
     told = pd.DataFrame(rows, columns=["seed", "epoch", "metric", "value"]).assign(epochs=2)
     share = replace(CONTRAST, metric="share")
-    assert ledgers._facts(told, replace(share, chance="of_all")).tolist() == [2.5, 1.75]
+    assert ledgers._facts(told, replace(share, chance=0.5)).tolist() == [2.5, 1.5]
     assert ledgers._facts(told, replace(share, since=0)).tolist() == [2.0, 0.5]
     assert not len(ledgers._facts(told, replace(share, metric="no such", since=0)))
 

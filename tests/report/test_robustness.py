@@ -111,20 +111,6 @@ def test_occlusion_is_one_whole_square_of_the_mean_colour(severity):
         assert filled >= side * side  # more where the picture had that colour already
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ((IDS, "fog", 1), "unknown corruption 'fog'; known are gaussian_noise"),
-        ((IDS, "contrast", 0), "severity is 0"),
-        ((IDS, "contrast", 6), "severity is 6"),
-        ((IDS[:2], "contrast", 1), "2 ids for 3 images"),
-    ],
-)
-def test_what_cannot_be_is_refused(images, arguments, told):
-    with pytest.raises(ValueError, match=told):
-        corrupt_images(images, *arguments)
-
-
 def test_reliability_bins_as_a_plain_loop_fills_them():
     generator = np.random.default_rng(3)
     probabilities = generator.dirichlet(np.full(7, 0.4), 400)
