@@ -84,6 +84,8 @@ _SHOWN_IN = {
     MAIN: "14_memorisation",
     "face_parts": "08_ablation",
     "face_votes": "09_weak_supervision",
+    "face_shift_robustness": "09_weak_supervision",
+    "face_imbalance": "07_noise_and_imbalance",
 }
 _NOISY = {"noise_rate": 0.2}
 _SMALL = {"backbone": "resnet10_narrow16_stride2", "shown_in": "09_weak_supervision"}
@@ -100,17 +102,17 @@ CLAIMS = (
           Contrast("CE with consistency - CE, overall accuracy", "ablation", "nla",
                    "overall_accuracy", settings="weighting=False", shown_in="08_ablation"),
           "face_parts"),
-    _both(5, NLA, "Ambiguous samples get more weight.",
+    _both(5, NLA, "Ambiguous samples get more weight (asked without wrong labels).",
           Contrast("rank correlation of weight and vote entropy, at the last epoch", "noise", "nla",
                    "entropy_correlation_weight", chance=0.0,
                    shown_in="12_weights_in_training"), RECORDED),
-    # "About none" has no threshold in the paper; how little they get is in 12.
-    _both(6, NLA, "Noisy samples get less weight (the paper: about none).",
+    # The paper has "about none", without a threshold; how little they get is in 12.
+    _both(6, NLA, "Noisy samples get less weight than right ones.",
           Contrast("AUROC of a low weight for flipped labels, within a label, less chance", "noise",
                    "nla", "auroc_within_label_low_weight", chance=0.5, **_NOISY,
                    shown_in="12_weights_in_training"), RECORDED),
     # A turn is a change. In the first epoch the network knows nothing: its second is the start.
-    _both(7, NLA, "Late in training it turns to ambiguous samples of minority classes.",
+    _both(7, NLA, "Late in training the most-weighted samples turn to minority classes.",
           Contrast("minorities among the most-weighted tenth, at the last epoch less at the second",
                    "noise", "nla", "minority_share_of_top_weight", since=1,
                    shown_in="12_weights_in_training"), RECORDED),
@@ -120,7 +122,7 @@ CLAIMS = (
     _both(9, NLA, "It helps under class imbalance.",
           Contrast("NLA - CE at imbalance 100, mean accuracy", "imbalance", "nla", "mean_accuracy",
                    imbalance_factor=100.0), "face_imbalance"),
-    _both(10, NLA, "It leads its peers.",
+    _both(10, NLA, "It leads its peers (asked of EAC, under label noise).",
           Contrast("NLA - EAC at 20 % noise, overall accuracy", "noise", "nla", "overall_accuracy",
                    against="eac", **_NOISY), MAIN),
     _both(11, VOTES, "Learning from candidate label sets beats one-hot labels.",
@@ -131,10 +133,10 @@ CLAIMS = (
                    "weak", "ce", "overall_accuracy", backbone="vit_tiny_patch6", init="masked",
                    shown_in="09_weak_supervision"), ""),
     _both(13, VOTES, "Learning from candidate sets is better calibrated.",
-          Contrast("PRODEN on sets - CE, expected calibration error (less is better)", "weak",
+          Contrast("CE - PRODEN on sets, expected calibration error", "weak",
                    "proden", "ece", settings=_SETS, sign=-1, **_SMALL), "face_votes"),
     _both(14, VOTES, "Learning from candidate sets is more robust to a shift of the images.",
-          Contrast("PRODEN on sets - CE, loss of accuracy by corruption (less is better)",
+          Contrast("CE - PRODEN on sets, accuracy lost by corruption",
                    "weak_robustness", "proden", "overall_accuracy", settings=_SETS, sign=-1,
                    **_SMALL),
           "face_shift_robustness"),

@@ -17,7 +17,7 @@ from nlalib.report.certainty import (
     resampled_counts,
 )
 from nlalib.report.collect import identity_columns
-from nlalib.report.frame import SETTING
+from nlalib.report.frame import SETTING, published_table
 from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
@@ -62,8 +62,13 @@ def study_differences(study: Study, results: pd.DataFrame, reference: str = "ce"
         Columns `DIFFERENCE_COLUMNS`: as `paired_differences`; `primary`, whether the study declared
         the contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
         `p_images`, see `bootstrap_interval`; `p_seeds_holm` and `p_images_holm`, corrected among
-        the primary contrasts, both accuracies and rules together, and apart from them for all
-        others under one selection rule.
+        the primary contrasts, both accuracies and rules together, and those of the study that this
+        one asks again; apart from them for all others under one selection rule.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the study that this one asks again is not published.
     """
     runs = pd.DataFrame([identity_columns(c, study.name) for c in study.runs.values()])
     compared = runs.groupby(CONDITION)["method"].agg(set)
@@ -83,8 +88,12 @@ def study_differences(study: Study, results: pd.DataFrame, reference: str = "ce"
     bootstrap = _study_bootstrap(study, runs, reference)
     table = table.merge(bootstrap, on=[*SETTING, "selection", "metric"], validate="one_to_one")
     families = table["selection"].where(~table["primary"], "primary")
+    again = study.asks_again
+    asked = published_table(again, "_differences").query("primary == True") if again else table[:0]
     for name in ("p_seeds", "p_images"):
-        table[f"{name}_holm"] = table.groupby(families)[name].transform(holm)
+        p_values = pd.concat([table[name], asked[name]], ignore_index=True)
+        family = families.reindex(p_values.index, fill_value="primary")
+        table[f"{name}_holm"] = p_values.groupby(family).transform(holm)
     return table[DIFFERENCE_COLUMNS]
 
 

@@ -7,9 +7,8 @@ verified      the runs could tell (`nlalib.report.gate`), every declared seed ha
               interval over seeds lies on the claim's side, and that over test images where there is
               one; and p-values corrected for their number (Holm) are below 5 % too: of contrasts
               that the study declared before its runs among these, of all others among the claims
-falsified     as there, but the intervals lie on the other side; or one holds zero, and the two are
-              shown over seeds to be equal within a point
-inconclusive  anything else
+falsified     as there, but the intervals lie on the other side
+inconclusive  anything else; the limit says what kept a claim from a verdict
 ============  ====================================================================================
 
 A claim that comes out differently for the last epoch and for the epoch chosen on held-out images
@@ -25,17 +24,17 @@ from nlalib.report.certainty import INCONCLUSIVE, equivalence, holm, student_int
 from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
 from nlalib.report.frame import published_table
 from nlalib.report.gate import Gate, published_gate
-from nlalib.report.reading import in_points
+from nlalib.report.reading import in_points, with_interval
 
 COLUMNS = [
     *("number", "paper", "claim", "regime", "measured", "selection", "n", "difference"),
-    *("low", "high", "p", "p_holm", "images_low", "images_high", "gate", "verdict", "limit"),
-    *("hours", "study", "command", "shown_in"),
+    *("low", "high", "unit", "p", "p_holm", "images_low", "images_high", "gate", "verdict"),
+    *("limit", "hours", "study", "command", "shown_in"),
 ]
-_CHANCE = "corrected for their number, it may be chance"
-
-
+_ONE, _CHANCE = "one data set, one network", "corrected for their number, it may be chance"
 LEVEL = 0.05  # of the tests
+# How a difference is shown: accuracies and calibration times 100; a correlation, a share as it is.
+POINTS, AS_IT_IS = "points", "as it is"
 _OF_DIFFERENCES = ["images_low", "images_high", "primary", "p_seeds_holm", "p_images_holm"]
 
 
@@ -43,11 +42,11 @@ def ledger() -> pd.DataFrame:
     """Return the ledger: a row a claim, regime and selection rule, columns `COLUMNS`.
 
     What was not run is blank. `low` and `high` are over seeds, `images_low` and `images_high` over
-    test images, of the differences that the study's table has; `p` is over seeds, of no
-    difference or, where equality within a point is the verdict, of a larger one; `p_holm` the same,
-    corrected for the number of claims in the regime and under the rule. A positive difference
-    speaks for the claim. `hours` is the sum of the times that the study's runs took to
-    train, on whatever they ran.
+    test images, of the differences that the study's table has; `p` is over seeds. `p_holm` is the
+    corrected one that the verdict needs: of a contrast that its study declared, the larger of
+    those over seeds and over images; else `p` among all claims of the regime, under both rules. A
+    positive difference speaks for the claim. `hours` is the sum of the times that the study's runs
+    took to train, on whatever they ran.
     """
     rows = []
     for claim in CLAIMS:
@@ -56,14 +55,18 @@ def ledger() -> pd.DataFrame:
                 row = dict.fromkeys(COLUMNS)
                 row |= {"number": claim.number, "paper": claim.paper, "claim": claim.words}
                 row |= {"regime": regime, "measured": contrast.words, "selection": rule}
+                row["unit"] = AS_IT_IS if contrast.is_of_training else POINTS
                 row["shown_in"] = contrast.shown_in
                 rows.append(row | measured(contrast, rule))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "is_one_more"])
-    of_rule = table.astype({"p": float}).groupby(["regime", "selection"])["p"]
-    table["p_holm"] = of_rule.transform(holm)
-    may_be_chance = table["is_one_more"].eq(True) & (table["p_holm"] >= LEVEL)
-    table.loc[may_be_chance, ["verdict", "limit"]] = INCONCLUSIVE, _CHANCE
-    return table[COLUMNS]
+    table = pd.DataFrame(rows, columns=COLUMNS).astype({"p": float, "p_holm": float})
+    among_claims = table.groupby("regime")["p"].transform(holm)
+    table["p_holm"] = table["p_holm"].fillna(among_claims)
+    has_verdict = table["verdict"].isin(["verified", "falsified"])
+    table.loc[has_verdict & (table["p_holm"] >= LEVEL), ["verdict", "limit"]] = (
+        INCONCLUSIVE,
+        _CHANCE,
+    )
+    return table
 
 
 def rules_of(contrast: Contrast) -> tuple[str, ...]:
@@ -86,25 +89,20 @@ def measured(contrast: Contrast, rule: str) -> dict:
     images = sorted(contrast.sign * told[["images_low", "images_high"]].to_numpy(dtype=float))
     config = _config(study)
     gate, declared = published_gate(config), declared_seeds(config)
-    can_tell = gate.passed and found["n"] >= declared
-    bounds = [found["low"], found["high"], *images]
+    can_tell = gate.passed and found["n"] >= max(declared, 2)  # one seed has no interval
+    side = _side([found["low"], found["high"], *images]) if can_tell else 0
     is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
-    survives = not is_declared or told[["p_seeds_holm", "p_images_holm"]].max() < LEVEL
-    side = _side(bounds)
-    verdict = _verdict(bounds, survives, gains, contrast) if can_tell else INCONCLUSIVE
-    # Equality within a point is another question, with a p-value of its own.
-    is_equal = verdict == "falsified" and not side
-    # It has a verdict, and no correction of its study's.
-    is_one_more = verdict != INCONCLUSIVE and not is_declared
     results = published_table(study)
     of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
     return {
         **{name: found[name] for name in ("n", "difference", "low", "high")},
-        **{"p": equivalence(gains) if is_equal else found["p_seeds"], "is_one_more": is_one_more},
+        "p": found["p_seeds"],
+        "p_holm": told[["p_seeds_holm", "p_images_holm"]].max() if is_declared else None,
         **dict(zip(("images_low", "images_high"), images, strict=True)),
-        **{"gate": str(gate), "verdict": verdict, "study": study},
+        **{"gate": str(gate), "study": study},
+        "verdict": {1: "verified", -1: "falsified", 0: INCONCLUSIVE}[side],
+        "limit": _limit(side, gains, declared, gate, contrast, images),
         "hours": float(results.loc[of_runs, "value"].sum() / 3600),
-        "limit": _limit(verdict, found["n"], declared, gate, bool(side)),
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
 
@@ -116,26 +114,19 @@ def declared_seeds(content: dict) -> int:
     return len({seed for grid in grids for seed in grid.get("seed", fixed)})
 
 
-def _limit(verdict: str, n: int, declared: int, gate: Gate, one_side: bool) -> str:
+def _limit(
+    side: int, gains: np.ndarray, declared: int, gate: Gate, contrast: Contrast, images: list[float]
+) -> str:
     """Return what keeps a contrast from saying more."""
-    if n < declared:
-        return f"interim: {n} of {declared} declared seeds"
+    if len(gains) < declared:
+        return f"interim: {len(gains)} of {declared} declared seeds"
     if not gate.passed:
         return "the runs could not have told (gate)"
-    if verdict != INCONCLUSIVE:
-        return "one data set, one network"
-    return _CHANCE if one_side else "an interval holds zero"
-
-
-def _verdict(bounds: list[float], survives: bool, gains: np.ndarray, contrast: Contrast) -> str:
-    """Return the verdict of runs that could tell; `survives`: the correction, where one is due."""
-    if np.isnan(bounds[0]):  # one seed, no interval
-        return INCONCLUSIVE
-    side = _side(bounds)
     if side:
-        return {1: "verified", -1: "falsified"}[side] if survives else INCONCLUSIVE
+        over_seeds_alone = np.isnan(images).all() and not contrast.is_of_training
+        return _ONE + (", no interval over images" if over_seeds_alone else "")
     is_equal = not contrast.is_of_training and equivalence(gains) < LEVEL
-    return "falsified" if is_equal else INCONCLUSIVE
+    return "an interval holds zero" + ("; equal within a point, not corrected" if is_equal else "")
 
 
 def _side(bounds: list[float]) -> int:
@@ -230,8 +221,15 @@ def in_short(claims: pd.DataFrame) -> pd.DataFrame:
         if pd.notna(last["n"]):
             interim = " (interim)" if last["limit"].startswith("interim") else ""
             verdicts = f"{verdicts}{interim}, n = {last['n']:.0f}"
-        by_rule = {row.selection: in_points(row) for row in same.itertuples() if row.n > 0}
+        by_rule = {row.selection: in_its_unit(row) for row in same.itertuples() if row.n > 0}
         row = {"claim": claim, "verdict": verdicts, "last epoch": by_rule.get("last", "")}
         row["epoch chosen on held-out images"] = by_rule.get("best_validation", "")
         rows.append({**row, "measured": last["measured"]})
     return pd.DataFrame(rows)
+
+
+def in_its_unit(row) -> str:
+    """Return the difference of a row of the ledger: in points, or as the correlation that it is."""
+    if row.unit == POINTS:
+        return in_points(row)
+    return with_interval(row.difference, row.low, row.high, digits=2)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from nlalib.report.certainty import INCONCLUSIVE, certainty
-from nlalib.report.frame import SETTING, setting_in_words
+from nlalib.report.certainty import certainty
+from nlalib.report.frame import setting_in_words
 
 
 def check_findings(findings: dict[str, bool]) -> Styler:
@@ -114,49 +114,12 @@ def differences_in_words(differences: pd.DataFrame) -> list[str]:
 
 
 def difference_in_words(row: pd.Series) -> str:
-    """Return one comparison of `nlalib.report.differences` as a line, in points."""
-    name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
-    metric = row["metric"].replace("_", " ")
-    return f"{name} - {row['reference']}, {metric}: {_with_images(row)}, n = {row['n']}"
+    """Return one comparison of `nlalib.report.differences` as a line, in points.
 
-
-def difference_table(differences: pd.DataFrame, method: str, passed: bool) -> pd.DataFrame:
-    """Return how far `method` is from its reference at the last epoch, one row a setting, in words.
-
-    The verdict is one word for overall and one for mean accuracy, see `certainty`; or
-    "inconclusive", where the study's gate was not passed.
-
-    Parameters
-    ----------
-    differences : pandas.DataFrame
-        As `nlalib.report.differences.study_differences` returns, of one study.
-    method : str
-    passed : bool
-        Whether the study passed its gate, see `nlalib.report.gate`.
+    With its intervals, over seeds (if several) and over test images.
     """
-    rows = differences[(differences["selection"] == "last") & (differences["method"] == method)]
-    table = []
-    for _, both in rows.groupby([*SETTING, "reference"], sort=False, dropna=False):
-        setting, accuracies = both.iloc[0], both.set_index("metric")
-        overall, mean = (accuracies.loc[f"{name}_accuracy"] for name in ("overall", "mean"))
-        verdict = f"{certainty(overall)}, {certainty(mean)}" if passed else INCONCLUSIVE
-        table.append(
-            {
-                "difference": f"{method} - {setting['reference']}",
-                "data set": setting["dataset"],
-                "setting": setting_in_words(setting),
-                "network": setting["backbone"],
-                "overall accuracy": _with_images(overall),
-                "mean accuracy": _with_images(mean),
-                "seeds": setting["n"],
-                "verdict": verdict,
-            }
-        )
-    return pd.DataFrame(table)
-
-
-def _with_images(row: pd.Series) -> str:
-    """Return a difference with its intervals, over seeds (if several) and over test images."""
-    if np.isnan(row["images_low"]):
-        return in_points(row)
-    return f"{in_points(row)} [{100 * row['images_low']:+.1f}, {100 * row['images_high']:+.1f}]"
+    name = ", ".join(filter(None, [row["method"], setting_in_words(row)]))
+    words = f"{name} - {row['reference']}, {row['metric'].replace('_', ' ')}: {in_points(row)}"
+    if not np.isnan(row["images_low"]):
+        words += f" [{100 * row['images_low']:+.1f}, {100 * row['images_high']:+.1f}]"
+    return f"{words}, n = {row['n']}"

@@ -1,7 +1,6 @@
 """The sections of README.md that are made from the tables in results/, and `results/claims.csv`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,39 +8,47 @@ import yaml
 
 from nlalib.files import write_csv
 from nlalib.paths import ROOT
-from nlalib.report.certainty import paired_differences
-from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
+from nlalib.report.certainty import ACCURACIES, certainty, paired_differences
+from nlalib.report.claims import MAIN, RECORDED
 from nlalib.report.frame import headline, markdown, published_table
 from nlalib.report.gate import published_gate
-from nlalib.report.ledger import in_short, ledger, measured
-from nlalib.report.reading import difference_table, in_points
-from nlalib.report.records import kept_runs
+from nlalib.report.ledger import in_short, ledger
+from nlalib.report.reading import in_points
 from nlalib.report.reproducing import SECTIONS
-from nlalib.report.studies import read_study
+
+# Under which rules an epoch is chosen, in words of a reader.
+RULES = {"last": "last epoch", "best_validation": "epoch chosen on held-out images"}
 
 
 def headline_section() -> str:
     """Return the tables of the studies that the README shows, each with its gate, as Markdown."""
     parts = []
-    for content in _published_studies("table"):
-        study = content["study"]
-        table = headline(published_table(study)).assign(study=study)
-        parts.append(f"{markdown(table)}\n\nGate of `{study}`: {published_gate(content)}.")
+    for content in _shown_studies():
+        study, gate = content["study"], published_gate(content)
+        table = accuracy_table(headline(published_table(study)))
+        parts.append(f"`{study}`: {table}\n\nGate of `{study}`: {gate}.")
     return "\n\n".join(parts)
 
 
-def differences_section() -> str:
-    """Return NLA's differences to its reference in those and other studies, as Markdown."""
-    parts = []
-    for content in _published_studies("table", "differences"):
-        rows = published_table(content["study"], "_differences")
-        table = difference_table(rows, "nla", published_gate(content).passed)
-        parts.append(table.assign(study=content["study"]))
-    return markdown(pd.concat(parts))
+def accuracy_table(rows: pd.DataFrame) -> str:
+    """Return a study's headline rows in one line of what all share, and a column a selection rule.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        As `nlalib.report.frame.headline` returns.
+    """
+    rows = rows.assign(both=rows["overall accuracy %"] + " / " + rows["mean accuracy %"])
+    named = ["data set", "network", "init", "epochs", "seeds"]
+    shared = [name for name in named if rows[name].nunique() == 1]
+    index = ["method", "setting", *(name for name in named if name not in shared)]
+    wide = rows.pivot(index=index, columns="epoch chosen", values="both").reset_index()
+    wide = wide[[*index, *dict.fromkeys(rows["epoch chosen"])]].fillna("")
+    return f"{', '.join(f'{n} {rows[n].iloc[0]}' for n in shared)}\n\n{markdown(wide)}"
 
 
-def _published_studies(*shown: str) -> list[dict]:
-    """Return the files of published studies whose `readme` is one of `shown`, real faces first.
+def _shown_studies() -> list[dict]:
+    """Return the files of the published studies that the README shows, real faces first.
 
     Raises
     ------
@@ -53,8 +60,7 @@ def _published_studies(*shown: str) -> list[dict]:
     there = [
         content
         for content in contents
-        if content.get("readme") in shown
-        and (ROOT / "results" / f"{content['study']}.csv").is_file()
+        if content.get("readme") and (ROOT / "results" / f"{content['study']}.csv").is_file()
     ]
     if not there:
         raise FileNotFoundError("no table in results/; publish a finished study first")
@@ -62,36 +68,122 @@ def _published_studies(*shown: str) -> list[dict]:
 
 
 def claims_section() -> str:
-    """Return the answer in sentences, and the ledger of claims in short, as Markdown."""
+    """Return the ledger of claims in short, as Markdown."""
+    return markdown(in_short(ledger()))
+
+
+def answer_section() -> str:
+    """Return what the main study says, in a table and sentences, as Markdown."""
     claims = ledger()
-    return f"{answer(claims)}\n\n{markdown(in_short(claims))}"
+    sentences = [_stopped_early(), _rare(), _weight(), _votes(), verdicts(claims)]
+    bullets = "\n".join(f"- {sentence}" for sentence in sentences)
+    return f"{_accuracies()}\n\n{markdown(_beside_each_other())}\n\n{bullets}"
 
 
-def answer(claims: pd.DataFrame) -> str:
-    """Return what the ledger says as a whole: of runs that could tell, and of those that could not.
+def _accuracies() -> str:
+    """Return how accurate NLA is beside cross-entropy and EAC, in sentences."""
+
+    def both(method: str) -> list[str]:
+        return [f"{_percent(method, 'overall_accuracy', 0.2, rule)} %" for rule in RULES]
+
+    (nla, nla_chosen), (ce, ce_chosen), (eac, eac_chosen) = map(both, ("nla", "ce", "eac"))
+    clean = _difference("overall_accuracy", 0.0, "last")
+    return (
+        f"**Does NLA work?** With 20 % of the labels wrong, NLA ends at {nla} of overall accuracy "
+        f"where cross-entropy ends at {ce}. Where held-out images choose the epoch, it is "
+        f"{nla_chosen} against {ce_chosen}. EAC, an older method, has {eac} and {eac_chosen}. "
+        f"Without wrong labels NLA is {in_points(clean)} points from cross-entropy at the last "
+        f"epoch; {100 * clean['detectable']:.1f} would have shown, in four tries of five."
+    )
+
+
+def _percent(method: str, metric: str, noise_rate: float, rule: str) -> str:
+    """Return a method's mean over seeds in the main study, in percent; "" where it was not run."""
+    table = published_table(MAIN)
+    table = table[np.isclose(table["noise_rate"], noise_rate) & (table["method"] == method)]
+    values = table.loc[(table["metric"] == metric) & (table["selection"] == rule), "value"]
+    return f"{100 * values.mean():.1f}" if len(values) else ""
+
+
+def _difference(metric: str, noise_rate: float, rule: str) -> pd.Series:
+    """Return NLA less cross-entropy in the main study."""
+    table = published_table(MAIN, "_differences").query("method == 'nla' and reference == 'ce'")
+    table = table[np.isclose(table["noise_rate"], noise_rate) & (table["selection"] == rule)]
+    return table.set_index("metric").loc[metric]
+
+
+def _beside_each_other() -> pd.DataFrame:
+    """Return accuracies of the main study and NLA's differences, a row a condition and a rule."""
+    rows = []
+    for noise_rate in (0.2, 0.0):
+        for rule, words in RULES.items():
+            row = {"accuracy %, overall / mean": f"{noise_rate:.0%} wrong labels, {words}"}
+            for method, name in (("ce", "cross-entropy"), ("nla", "NLA"), ("eac", "EAC")):
+                values = [_percent(method, metric, noise_rate, rule) for metric in ACCURACIES]
+                row[name] = " / ".join(filter(None, values)) or "not run"
+            for metric, name in zip(ACCURACIES, ("overall", "mean"), strict=True):
+                found = _difference(metric, noise_rate, rule)
+                row[f"NLA - cross-entropy, {name}"] = f"{in_points(found)} {certainty(found)}"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _stopped_early() -> str:
+    """Return NLA's last epoch less cross-entropy that is stopped early, at 20 % noise."""
+    words = []
+    for metric in ACCURACIES:
+        early = paired_differences(
+            published_table(MAIN), metric, "last", reference_selection="best_validation"
+        )
+        found = early[(early["method"] == "nla") & np.isclose(early["noise_rate"], 0.2)].iloc[0]
+        words.append(f"{in_points(found)} points of {metric.replace('_', ' ')}")
+    return (
+        "**Is it more than stopping early?** NLA's last epoch less cross-entropy that stops where "
+        f"held-out images say: {' and '.join(words)} (not corrected)."
+    )
+
+
+def _rare() -> str:
+    """Return what overall accuracy hides, at 20 % noise."""
+    recalls = [
+        f"{name} {_percent(method, 'recall_disgust', 0.2, 'last')} %"
+        for method, name in (("ce", "cross-entropy"), ("nla", "NLA"), ("eac", "EAC"))
+    ]
+    return f"**Rare classes.** Of disgust the last epoch recognises: {', '.join(recalls)}."
+
+
+def _weight() -> str:
+    """Return what a wrong label weighs, beside a right one, over the epochs."""
+    table = published_table(RECORDED, "_epochs").query("noise_rate == 0.2")
+    means = table.pivot_table(index="epoch", columns="metric", values="value")
+    share = 100 * means["mean_weight_of_flipped"] / means["mean_weight_of_clean"]
+    return (
+        f"**The weight.** A wrong label gets {share.min():.0f} % of a right one's weight in epoch "
+        f"{share.idxmin() + 1}, and {share.iloc[-1]:.0f} % at the end, when it is learnt by heart; "
+        "the paper's figure has about none."
+    )
+
+
+def _votes() -> str:
+    """Return what learning from candidate sets gives, and what it costs."""
+    table = published_table("face_votes")
+    gaps = [paired_differences(table, metric, "last") for metric in ("ece", *ACCURACIES)]
+    calibration, overall, mean = (in_points(g[g["method"] == "proden"].iloc[0]) for g in gaps)
+    return (
+        "**Learning from votes.** PRODEN on candidate sets, which stands for the second paper, "
+        f"less cross-entropy at the last epoch: {calibration} points of calibration error, "
+        f"{overall} of overall and {mean} of mean accuracy."
+    )
+
+
+def verdicts(claims: pd.DataFrame) -> str:
+    """Return the claims that have a verdict, and under which rule if not under all.
 
     Parameters
     ----------
     claims : pandas.DataFrame
         As `nlalib.report.ledger.ledger` returns.
     """
-    early = published_gate(yaml.safe_load((ROOT / "configs" / "noise.yaml").read_text()))
-    sentences = [
-        f"**Does it work?** {_verdicts(claims)}",
-        *_of_main_study(claims[claims["regime"] == CONVERGED]),
-        "The older grids start from random weights and stop after six epochs. They see how a "
-        "network begins to learn, and cannot tell which method ends ahead: whatever they show is "
-        f"called *inconclusive* ([10](notebooks/10_claims.ipynb)). Their gate is {early}.",
-    ]
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _verdicts(claims: pd.DataFrame) -> str:
-    """Return the claims that have a verdict, and under which rule if not under all."""
-    rules = {
-        "last": "at the last epoch",
-        "best_validation": "where held-out images choose the epoch",
-    }
     told, open_ones = [], set(claims["number"])
     for verdict in ("verified", "falsified"):
         words = []
@@ -99,67 +191,18 @@ def _verdicts(claims: pd.DataFrame) -> str:
             having = same[same["verdict"] == verdict]
             if len(having):
                 alone = having["selection"].item() if len(having) < len(same) else None
-                only = f", {rules[alone]} alone" if alone else ""
+                only = f", {RULES[alone]} alone" if alone else ""
                 words.append(f"{same['claim'].iloc[0].rstrip('.')} ({number}{only}).")
                 open_ones.discard(number)
         told += [f"**{verdict.capitalize()}:** {' '.join(words)}"] if words else []
-    if not told:
-        return "Not settled yet."
-    return f"{' '.join(told)} **No verdict yet:** the other {len(open_ones)} claims."
-
-
-def _of_main_study(claims: pd.DataFrame) -> list[str]:
-    """Return what the study that can tell says so far, in sentences."""
-    main = read_study(f"configs/{MAIN}.yaml")
-    path = f"configs/{main.name}.yaml"
-    run = len(kept_runs(main.name) & set(main.runs))
-    begun = (
-        "The study that can tell starts from a network that knows faces and trains until "
-        f"cross-entropy has fitted its labels and gains no more ([{path}]({path})); {run} of its "
-        f"{len(main.runs)} runs are done. A contrast has no verdict before all of its declared "
-        "seeds have run and the gate is passed."
-    )
-    of = claims[claims["verdict"] != "not run"].set_index(["number", "selection"])
-    if (8, "last") not in of.index:
-        return [begun]
-
-    def both(number: int) -> str:
-        last, chosen = (in_points(of.loc[(number, r)]) for r in ("last", "best_validation"))
-        return f"{last} points at the last epoch, {chosen} at the one that held-out images choose"
-
-    gate = of.loc[(8, "last"), "gate"]
-    return [
-        f"**With 20 % of the labels wrong**, NLA less cross-entropy: {both(8)}; in mean accuracy "
-        f"{_noisy_mean('last')} and {_noisy_mean('best_validation')}.",
-        f"**Without wrong labels**: {both(1)}; in mean accuracy {both(2)}.",
-        f"NLA less EAC, with 20 % wrong: {both(10)}.",
-        "**Is it more than stopping early?** NLA's last epoch less cross-entropy that stops where "
-        f"held-out images say: {_less_early()} points of overall accuracy; where both stop so, "
-        f"{in_points(of.loc[(8, 'best_validation')])}.",
-        f"{begun} The gate asks whether training without wrong labels has ended, and whether a "
-        f"method that is known to help under them does help. It is {gate}.",
-    ]
-
-
-def _noisy_mean(rule: str) -> str:
-    """Return NLA's difference in mean accuracy at 20 % noise, which is no claim of its own."""
-    (gain,) = (claim.converged for claim in CLAIMS if claim.number == 8)
-    return in_points(pd.Series(measured(replace(gain, metric="mean_accuracy"), rule)))
-
-
-def _less_early() -> str:
-    """Return NLA's last epoch less cross-entropy that is stopped early, at 20 % noise."""
-    early = paired_differences(
-        published_table(MAIN), "overall_accuracy", "last", reference_selection="best_validation"
-    )
-    is_noisy = np.isclose(early["noise_rate"], 0.2)
-    return in_points(early[(early["method"] == "nla") & is_noisy].iloc[0])
+    left = f"**No verdict yet:** the other {len(open_ones)} of {claims['number'].nunique()} claims."
+    return " ".join([*told, left])
 
 
 README_SECTIONS: dict[str, Callable[[], str]] = {
+    "answer": answer_section,
     "claims": claims_section,
     "headline table": headline_section,
-    "differences": differences_section,
 }
 
 

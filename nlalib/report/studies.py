@@ -7,10 +7,11 @@ notebooks:                         # executed beside the training, with these pa
 references: [ce]                   # optional: methods that the others are compared with
 primary: [nla]                     # optional: methods whose difference to the first reference was
                                    # declared before the runs; corrected among themselves
+asks_again: face                   # optional: the published study whose declared contrasts this one
+                                   # asks once more; corrected together with them
 positive_control: eac              # optional: a method known to help under noise; see report.gate
 gate: face_long                    # optional: the study of the same recipe whose gate speaks here
-readme: table                      # optional: the README shows its tables (table), its differences
-                                   # alone (differences), or neither
+readme: true                       # optional: the README shows its table
 pretraining: {epochs: 40}          # optional: parameters of 05_masked_pretraining; runs that have
                                    # `initial_weights: pretraining` start from what it leaves
 fixed: {dataset: rendered}         # parameters of 04_training that all runs share
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 TRAINING_NOTEBOOK = "04_training"
 PRETRAINING_NOTEBOOK = "05_masked_pretraining"
 FROM_PRETRAINING = "pretraining"  # as initial_weights
-README_PARTS = ("", "table", "differences")
 # The keys of a file, and their types; a grid may be a list of such. What may be left out has the
 # name and the default of a field of `Study`.
 _NEEDED = {"study": str, "title": str, "notebooks": dict, "fixed": dict, "grid": dict}
@@ -45,9 +45,10 @@ _OPTIONAL = {
     "references": list,
     "pretraining": dict,
     "primary": list,
+    "asks_again": str,
     "positive_control": str,
     "gate": str,
-    "readme": str,
+    "readme": bool,
 }
 
 
@@ -68,12 +69,14 @@ class Study:
         The run of masked pre-training that some of the runs start from.
     primary : list of str
         Methods whose plain setting is compared with the first reference as declared before.
+    asks_again : str
+        The published study whose declared contrasts this one asks once more; "" for none.
     positive_control : str
         A method that is known to help under label noise; "" for the gate's own choice.
     gate : str
         The study whose gate speaks for this one as well; "" for its own.
-    readme : {"", "table", "differences"}
-        What the README shows of the study.
+    readme : bool
+        Whether the README shows its table.
     """
 
     name: str
@@ -83,9 +86,10 @@ class Study:
     references: list[str] = field(default_factory=lambda: ["ce"])
     pretraining: "PretrainConfig | None" = None
     primary: list[str] = field(default_factory=list)
+    asks_again: str = ""
     positive_control: str = ""
     gate: str = ""
-    readme: str = ""
+    readme: bool = False
 
     @property
     def folder(self) -> Path:
@@ -154,8 +158,6 @@ def _study(content: dict) -> Study:
     named = {"references": study.references, "primary": study.primary, "positive_control": control}
     for key, methods in named.items():
         refuse_unknown(methods, list(METHODS), f"method in {key}")
-    if study.readme not in README_PARTS:
-        raise ValueError(f"readme is {study.readme!r}; it is one of {', '.join(README_PARTS[1:])}")
     return study
 
 

@@ -12,7 +12,7 @@ title: A tiny study
 notebooks: {}
 fixed: {epochs: 4}
 grid: {method: [ce, nla], seed: [0, 1]}
-readme: table
+readme: true
 """
 
 

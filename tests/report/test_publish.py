@@ -7,7 +7,7 @@ import pytest
 from made_runs import LABELS, RESULTS, write_run
 
 from nlalib.report import records
-from nlalib.report.readme import differences_section, headline_section
+from nlalib.report.readme import headline_section
 from nlalib.report.studies import read_study
 from nlalib.training.config import RunConfig
 
@@ -44,9 +44,8 @@ def test_collect_show_and_publish(project, capsys):
     # The table for readers is made of what is published alone, and says that it proves nothing.
     shutil.rmtree(root / "runs")
     section = headline_section()
-    assert section.count("| data set |") == 1
+    assert section.startswith("`tiny`: data set rendered, ")
     assert "Gate of `tiny`: inconclusive" in section
-    assert "| inconclusive | tiny |" in differences_section()
     # And all of it can be made again without the runs.
     assert run("collect", study) == 0
     again = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")

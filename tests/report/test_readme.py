@@ -1,29 +1,30 @@
 """The README's sections: made between their marks, from what is published, or not at all."""
 
+import csv
+
 import pandas as pd
 import pytest
-from made_runs import RESULTS, differences_of
+from made_runs import RESULTS
 
+from nlalib.paths import ROOT
 from nlalib.report import readme
-from nlalib.report.claims import CONVERGED
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
 from nlalib.report.frame import SETTING
 from nlalib.report.ledger import ledger
 
 HEADLINE, HEADLINE_END = readme.readme_marks("headline table")
-DIFFERENCES, DIFFERENCES_END = readme.readme_marks("differences")
-BOTH = f"{HEADLINE}{HEADLINE_END} {DIFFERENCES}{DIFFERENCES_END}"
+SECOND, SECOND_END = readme.readme_marks("second")
+BOTH = f"{HEADLINE}{HEADLINE_END} {SECOND}{SECOND_END}"
 
 
 @pytest.fixture
 def published(project, monkeypatch):
     """The project with a published study; no claim is about it."""
     root, run = project
-    of_tables = {n: s for n, s in readme.README_SECTIONS.items() if n != "claims"}
-    monkeypatch.setattr(readme, "MADE_SECTIONS", {"README.md": of_tables})
+    sections = {"headline table": readme.headline_section, "second": lambda: "the second"}
+    monkeypatch.setattr(readme, "MADE_SECTIONS", {"README.md": sections})
     (root / "results").mkdir()
     RESULTS.to_csv(root / "results" / "tiny.csv", index=False)
-    differences = differences_of("nla", 0.1, [("overall_accuracy", -1), ("mean_accuracy", 2)])
-    pd.DataFrame(differences).to_csv(root / "results" / "tiny_differences.csv", index=False)
     columns = [*SETTING, "run_id", "seed", "epoch", "metric", "value"]
     pd.DataFrame(columns=columns).to_csv(root / "results" / "tiny_epochs.csv", index=False)
     return root, run
@@ -35,25 +36,24 @@ def test_readme_changes_between_its_marks_alone(published):
     after = "\n\n## More\nlast line without end"
     (root / "README.md").write_text(
         f"{before}{HEADLINE}\nold table\n{HEADLINE_END}{between}"
-        f"{DIFFERENCES}\nold table\n{DIFFERENCES_END}{after}"
+        f"{SECOND}\nold table\n{SECOND_END}{after}"
     )
     assert run("readme") == 0
     first = (root / "README.md").read_text()
     assert first.startswith(f"{before}{HEADLINE}\n")
-    assert f"\n{HEADLINE_END}{between}{DIFFERENCES}\n" in first
-    assert first.endswith(f"\n{DIFFERENCES_END}{after}")
+    assert f"\n{HEADLINE_END}{between}{SECOND}\n" in first
+    assert first.endswith(f"\n{SECOND_END}{after}")
     assert "old table" not in first
     assert "73.0 ± 3.6" in first.partition(between)[0]
-    assert "-1.0 [-2.0, +0.0]" in first.partition(between)[2]
-    assert first.count("| tiny |") == 6 + 1
+    assert "\n\nthe second\n\n" in first.partition(between)[2]
     assert run("readme") == 0
     assert (root / "README.md").read_text() == first
 
 
 @pytest.mark.parametrize(
     "text",
-    ["no marks", BOTH.replace(HEADLINE, ""), BOTH.replace(DIFFERENCES_END, ""), BOTH + BOTH,
-     f"{DIFFERENCES_END}{DIFFERENCES}{HEADLINE}{HEADLINE_END}"],
+    ["no marks", BOTH.replace(HEADLINE, ""), BOTH.replace(SECOND_END, ""), BOTH + BOTH,
+     f"{SECOND_END}{SECOND}{HEADLINE}{HEADLINE_END}"],
     ids=repr,
 )  # fmt: skip
 def test_readme_without_its_marks_is_left_alone(published, capsys, text):
@@ -64,31 +64,63 @@ def test_readme_without_its_marks_is_left_alone(published, capsys, text):
     assert (root / "README.md").read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("removed", "message"),
-    [
-        ("tiny.csv", "no table in results/; publish a finished study first"),
-        ("tiny_differences.csv", "tiny_differences.csv; publish the finished study first"),
-    ],
-)
-def test_readme_without_published_results(published, capsys, removed, message):
+def test_readme_without_published_results(published, capsys):
     root, run = published
     (root / "README.md").write_text(BOTH)
-    (root / "results" / removed).unlink()
+    (root / "results" / "tiny.csv").unlink()
     assert run("readme") == 1
-    assert message in capsys.readouterr().err
+    assert "no table in results/; publish a finished study first" in capsys.readouterr().err
     assert (root / "README.md").read_text() == BOTH
 
 
-def test_the_answer_names_each_verdict_and_the_rule_that_it_hangs_on():
+def test_verdicts_name_the_rule_that_they_hang_on():
     claims = ledger()
     main = claims["regime"] == CONVERGED
     claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
-    assert readme.answer(claims).startswith("- **Does it work?** Not settled yet.\n")
+    assert readme.verdicts(claims) == "**No verdict yet:** the other 14 of 14 claims."
     claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
     is_last = claims["selection"] == "last"
     claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
-    assert readme.answer(claims).splitlines()[0] == (
-        "- **Does it work?** **Verified:** It gains under label noise (8, at the last epoch "
-        "alone). **Falsified:** It leads its peers (10). **No verdict yet:** the other 12 claims."
+    leads = next(claim.words for claim in CLAIMS if claim.number == 10).rstrip(".")
+    assert readme.verdicts(claims) == (
+        f"**Verified:** It gains under label noise (8, last epoch alone). **Falsified:** {leads} "
+        "(10). **No verdict yet:** the other 12 of 14 claims."
     )
+
+
+def test_a_table_has_a_row_a_method_and_a_column_a_rule():
+    shared = {"data set": "ferplus", "network": "small", "init": "random", "seeds": 3}
+    rows = [
+        {"method": method, "setting": "", "epochs": epochs, "epoch chosen": rule, **shared,
+         "overall accuracy %": f"{value} ± 1", "mean accuracy %": f"{value - 10} ± 2"}
+        for method, epochs, rule, value in
+        [("ce", 6, "last", 70), ("ce", 6, "best", 71), ("nla", 8, "last", 72)]
+    ]  # fmt: skip
+    first, _, header, _, *table = readme.accuracy_table(pd.DataFrame(rows)).splitlines()
+    assert first == "data set ferplus, network small, init random, seeds 3"
+    assert header == "| method | setting | epochs | last | best |"
+    assert table == [
+        "| ce |  | 6 | 70 ± 1 / 60 ± 2 | 71 ± 1 / 61 ± 2 |",
+        "| nla |  | 8 | 72 ± 1 / 62 ± 2 |  |",
+    ]
+
+
+def test_accuracies_of_the_first_screen_by_a_plain_loop():
+    """Read once more from the committed tables, without pandas."""
+    with open(ROOT / "results" / f"{MAIN}.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["selection"] == "best_validation"]
+    table = readme.answer_section().splitlines()
+    (line,) = (t for t in table if t.startswith("| 20% wrong labels, epoch chosen"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1:4]
+    for method, cell in zip(("ce", "nla", "eac"), cells, strict=True):
+        means = []
+        for metric in ("overall_accuracy", "mean_accuracy"):
+            values = [
+                float(row["value"])
+                for row in rows
+                if row["method"] == method and row["metric"] == metric
+                and float(row["noise_rate"]) == 0.2
+            ]  # fmt: skip
+            assert len(values) == 5
+            means.append(f"{100 * sum(values) / 5:.1f}")
+        assert cell == " / ".join(means)
