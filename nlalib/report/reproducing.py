@@ -4,7 +4,6 @@ Each is a difference between runs (or between two readings of the same runs) tha
 choice and share the rest, paired by seed, from the published tables.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ from nlalib.report.frame import SETTING, markdown, published_table
 from nlalib.report.reading import by_seed, with_interval
 
 GRIDS = ("ferplus_small", "noise", "imbalance", "noise_networks", "ablation", "weak")
-SMALL, TRANSFORMER = "resnet10_narrow16_stride2", "vit_tiny_patch6"
 
 
 @dataclass(frozen=True)
@@ -45,62 +43,58 @@ class Choice:
     other_study: str = ""
 
 
-def _choices() -> Iterator[Choice]:
-    noisy = {"method": "ce", "noise_rate": 0.2}
-    bf16 = noisy | {"precision": "bf16"}
-    yield Choice(
+_TRANSFORMER = {"method": "ce", "backbone": "vit_tiny_patch6"}
+_NOISY = {"method": "ce", "noise_rate": 0.2}
+_BF16 = _NOISY | {"precision": "bf16"}
+_IMBALANCED = {"imbalance_factor": 100.0}
+_RELEASED = {
+    "variant=released_2025_05": "the released loss of May 2025, in place of the paper's",
+    "variant=released_2025_03": "the released loss of March 2025, in place of the paper's",
+    "consistency=released": "the released consistency alone, in place of the paper's",
+}
+CHOICES = (
+    Choice(
         "masked pre-training on the set's own images, in place of random weights",
         "ce, small transformer",
         "weak",
-        {"method": "ce", "backbone": TRANSFORMER, "init": "ferplus-masked-seed0-b25e8a8c1e"},
-        {"method": "ce", "backbone": TRANSFORMER, "init": "random"},
-    )
-    networks = {"backbone": "resnet18"}, {"backbone": SMALL}
-    yield Choice(
+        _TRANSFORMER | {"init": "ferplus-masked-seed0-b25e8a8c1e"},
+        _TRANSFORMER | {"init": "random"},
+    ),
+    Choice(
         "ResNet-18, in place of a network of a tenth of its cost",
         "ce, 20 % wrong labels, from random weights",
         "noise_networks",
-        bf16 | networks[0],
-        bf16 | networks[1],
-    )
-    yield Choice(
+        _BF16 | {"backbone": "resnet18"},
+        _BF16 | {"backbone": "resnet10_narrow16_stride2"},
+    ),
+    Choice(
         "bf16, in place of fp32",
         "ce, 20 % wrong labels",
         "noise_networks",
-        bf16 | networks[1],
-        noisy,
+        _BF16 | {"backbone": "resnet10_narrow16_stride2"},
+        _NOISY,
         other_study="noise",
-    )
-    imbalanced = {"imbalance_factor": 100.0}
-    yield Choice(
+    ),
+    Choice(
         "classes evened out in the loss (logit adjustment), in place of nothing",
         "imbalance 100",
         "imbalance",
-        imbalanced | {"method": "logit_adjusted"},
-        imbalanced | {"method": "ce"},
-    )
-    for settings, words in {
-        "variant=released_2025_05": "the released loss of May 2025, in place of the paper's",
-        "variant=released_2025_03": "the released loss of March 2025, in place of the paper's",
-        "consistency=released": "the released consistency alone, in place of the paper's",
-    }.items():
-        own = {"method": "nla", "settings": settings}
-        yield Choice(words, "nla", "ablation", own, {"method": "nla"})
-
-
-CHOICES = tuple(_choices())
+        _IMBALANCED | {"method": "logit_adjusted"},
+        _IMBALANCED | {"method": "ce"},
+    ),
+    *(
+        Choice(words, "nla", "ablation", {"method": "nla", "settings": settings}, {"method": "nla"})
+        for settings, words in _RELEASED.items()
+    ),
+)
 
 
 def differences(choice: Choice, metric: str) -> pd.Series:
     """Return the differences of a choice at the last epoch, one a seed that both kinds have."""
-    kinds = []
-    for study, rows in (
-        (choice.study, choice.rows),
-        (choice.other_study or choice.study, choice.other_rows),
-    ):
-        wanted = {"settings": "", "selection": "last", "metric": metric} | rows
-        kinds.append(by_seed(published_table(study), **wanted))
-    return (kinds[0] - kinds[1]).dropna()
+    wanted = {"settings": "", "selection": "last", "metric": metric}
+    own, other = published_table(choice.study), published_table(choice.other_study or choice.study)
+    gains = by_seed(own, **wanted | choice.rows) - by_seed(other, **wanted | choice.other_rows)
+    return gains.dropna()
 
 
 def effects() -> pd.DataFrame:
