@@ -27,6 +27,7 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 from nlalib.data.labels import expressions
 
@@ -108,16 +109,10 @@ def vote_labels(
     return np.where(speaks.any(axis=1), given, labels)
 
 
-def transition_counts(labels: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many images of each label (row) were given each label (column), (K, K) int64."""
-    cells = np.asarray(labels) * num_classes + np.asarray(given)
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def transition_table(labels: np.ndarray, given: np.ndarray, num_classes: int) -> pd.DataFrame:
-    """Return `transition_counts` with the names of the classes on both sides."""
+    """Return how many images of each label (row) were given each label (column), (K, K) int64."""
     names = list(expressions(num_classes))
-    counts = transition_counts(labels, given, num_classes)
+    counts = confusion_matrix(labels, given, labels=range(num_classes))
     return pd.DataFrame(counts, pd.Index(names, name="label"), pd.Index(names, name="given"))
 
 
@@ -135,7 +130,7 @@ def matched_labels(labels: np.ndarray, given: np.ndarray, seed: int | list[int])
     Returns
     -------
     numpy.ndarray, (N,) int64
-        With the `transition_counts` of `given`, exactly.
+        With the `transition_table` of `given`, exactly.
     """
     generator = np.random.default_rng(seed)
     matched = np.array(given, dtype=np.int64)

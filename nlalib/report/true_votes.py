@@ -48,26 +48,21 @@ class VoteModel:
         return gammas / gammas.sum(axis=1, keepdims=True)
 
 
-def fit_votes(votes: np.ndarray, seed: int = 0, components: int = COMPONENTS) -> VoteModel:
+def fit_votes(votes: np.ndarray) -> VoteModel:
     """Fit the mixture to votes.
 
     Parameters
     ----------
     votes : numpy.ndarray, (N, K) int
         At least one vote in each row.
-    seed : int
-        Draws the images by whose votes the components start.
-    components : int
 
     Returns
     -------
     VoteModel
     """
     patterns, counts = np.unique(votes, axis=0, return_counts=True)
-    generator = np.random.default_rng(seed)
-    start = generator.choice(
-        len(patterns), min(components, len(patterns)), replace=False, p=counts / counts.sum()
-    )
+    components, shares = min(COMPONENTS, len(patterns)), counts / counts.sum()
+    start = np.random.default_rng(0).choice(len(patterns), components, replace=False, p=shares)
     model = VoteModel(np.full(len(start), 1 / len(start)), patterns[start] + 0.5)
     for _ in range(ITERATIONS):
         model = _step(model, patterns, counts)

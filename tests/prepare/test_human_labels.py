@@ -3,7 +3,7 @@
 import pytest
 
 from nlalib.data.choice import DataChoice
-from nlalib.data.label_sources import VOTE_SOURCES, transition_counts
+from nlalib.data.label_sources import VOTE_SOURCES, transition_table
 from nlalib.data.sets.rendered import rendered_index
 from nlalib.prepare.human_labels import label_columns, labels_digest, main, summary
 
@@ -25,7 +25,7 @@ def test_each_source_stands_beside_a_twin_with_its_matrix(index):
         chosen = DataChoice(label_source=source)
         assert table[source].tolist() == chosen.set.given_labels(train, chosen).tolist()
         of_source, of_twin = (
-            transition_counts(table["rule"], table[name], 7).tolist()
+            transition_table(table["rule"], table[name], 7).to_numpy().tolist()
             for name in (source, f"{source}_matched")
         )
         assert of_source == of_twin

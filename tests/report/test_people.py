@@ -153,7 +153,7 @@ def test_best_possible_where_the_true_distributions_are_drawn_and_known():
 
 def test_fit_is_the_same_again():
     votes = votes_of(5, 200)
-    one, other = fit_votes(votes, components=4), fit_votes(votes, components=4)
+    one, other = fit_votes(votes), fit_votes(votes)
     assert np.array_equal(one.parameters, other.parameters)
     assert one.weights.sum() == pytest.approx(1)
 

@@ -222,7 +222,7 @@ def what_is_missing(
     if not root.is_dir():
         return f"there is no folder {root}; {layout}"
     below = sorted(path for path in root.iterdir() if path.is_dir())
-    # Those above are tried too: somebody may have passed a folder of the set's.
+    # Those above are tried too: somebody may have passed a folder of the set's. RAF-DB's is basic/.
     for near in [*root.absolute().parents[:2], *below, *(path / "basic" for path in below)]:
         if is_root(near):
             return f"{root} is not {title}'s root, {near} is: pass root={str(near)!r}"

@@ -131,7 +131,6 @@ def read_ferplus(
     *,
     rule: str = "majority",
     num_classes: int = 7,
-    votes: str = "fer2013new",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read FERPlus into an index.
 
@@ -143,9 +142,6 @@ def read_ferplus(
         One of `nlalib.data.votes.LABEL_RULES`.
     num_classes : int
         7, or 8 with contempt.
-    votes : str
-        "fer2013new" (the published votes) or "label" (the `label.csv` of each folder, which
-        differ for about 1,600 images).
 
     Returns
     -------
@@ -164,7 +160,7 @@ def read_ferplus(
     ValueError
         If a file cannot be what it should be, or names and votes do not fit together.
     """
-    joined, dropped = read_ferplus_votes(root, votes=votes)
+    joined, dropped = read_ferplus_votes(root)
     labelled = label_from_votes(joined, rule, num_classes)
     is_kept = labelled["reason"] == ""
     by_rule = pd.DataFrame({"split": joined["split"], "reason": labelled["reason"]})[~is_kept]
@@ -184,7 +180,12 @@ def read_ferplus_votes(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read all images that have votes, before any rule makes a label of the votes.
 
-    Parameters and errors are those of `read_ferplus`.
+    Parameters
+    ----------
+    root : path
+    votes : str
+        "fer2013new" (the published votes) or "label" (the `label.csv` of each folder, which
+        differ for about 1,600 images).
 
     Returns
     -------
@@ -192,6 +193,11 @@ def read_ferplus_votes(
         `image_id`, `path`, `split` and the votes, sorted by split and name.
     dropped : pandas.DataFrame
         As that of `read_ferplus`, without the reasons of a rule.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_ferplus`; and for votes that the layout has not.
     """
     root, read = Path(root), named(_READERS_OF_VOTES, votes, "votes")
     if has_folders(root):

@@ -8,7 +8,7 @@ import pytest
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS, class_id
 from nlalib.data.sets.fer2013_table import load_kaggle_images
-from nlalib.data.sets.ferplus import read_ferplus
+from nlalib.data.sets.ferplus import read_ferplus, read_ferplus_votes
 from nlalib.paths import ROOT
 
 REAL_ROOT = ROOT / "data" / "ferplus"
@@ -136,13 +136,18 @@ def test_rule_and_classes_reach_the_labels(tmp_path):
     assert ("train", "tie") not in as_dict(dropped)
 
 
+VOTES = ("fer2013new", "label")
+
+
 def test_label_files_are_the_other_source_of_votes(tmp_path):
     write_folders(tmp_path)
     path = tmp_path / "FER2013Train" / "label.csv"
     path.write_text(path.read_text().replace("0,0,0,0,10,0,0,0,0,0", "0,0,10,0,0,0,0,0,0,0"))
-    index, dropped = read_ferplus(tmp_path, votes="label")
-    other = {"fer0000004": ("train", class_id("surprise"))}
-    assert labels_of(index) == expected_labels() | other
+    (plain, _), (other, dropped) = (read_ferplus_votes(tmp_path, votes=v) for v in VOTES)
+    assert list(other["image_id"]) == list(plain["image_id"])
+    changed = other[(other[VOTE_COLUMNS] != plain[VOTE_COLUMNS]).any(axis=1)]
+    assert changed["image_id"].tolist() == ["fer0000004"]
+    assert changed["votes_surprise"].item() == 10
     assert not dropped["reason"].str.contains("row").any()
 
 
@@ -229,7 +234,7 @@ def test_missing_and_empty_parts_are_named(tmp_path):
         read_ferplus(root)
     (root / "FER2013Valid" / "label.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no .*FER2013Valid.label.csv"):
-        read_ferplus(root, votes="label")
+        read_ferplus_votes(root, votes="label")
     root = write_folders(tmp_path / "b")
     for path in (root / "FER2013Valid").glob("*.png"):
         path.unlink()
@@ -260,16 +265,16 @@ def test_label_file_of_another_form_is_refused(tmp_path):
     write_folders(tmp_path)
     (tmp_path / "FER2013Test" / "label.csv").write_text("fer0000020.png,5\n")
     with pytest.raises(ValueError, match=r"FER2013Test.label.csv has 2 columns; expected 12"):
-        read_ferplus(tmp_path, votes="label")
+        read_ferplus_votes(tmp_path, votes="label")
 
 
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"'both'.*fer2013new, label"):
-        read_ferplus(write_folders(tmp_path / "a"), votes="both")
+        read_ferplus_votes(write_folders(tmp_path / "a"), votes="both")
     with pytest.raises(ValueError, match="unknown label rule 'mode'"):
         read_ferplus(tmp_path / "a", rule="mode")
     with pytest.raises(ValueError, match=r"votes='label' needs the folders FER2013Train"):
-        read_ferplus(write_kaggle(tmp_path / "b"), votes="label")
+        read_ferplus_votes(write_kaggle(tmp_path / "b"), votes="label")
 
 
 def test_both_layouts_give_the_same_index(tmp_path):
