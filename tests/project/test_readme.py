@@ -26,6 +26,6 @@ def test_linked_files_are_there():
 
 def test_commands_named_are_there():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"`?make ([a-z]+)", README))
+    targets = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.MULTILINE))
     assert targets
     assert {t for t in targets if f"\n{t}:" not in makefile} == set()
