@@ -40,7 +40,7 @@ def _best(part: str) -> Callable[[pd.DataFrame, str], list[int]]:
 
 SELECTION_RULES = {
     "last": SelectionRule("last", lambda metrics, metric: [len(metrics) - 1]),
-    "best_validation": SelectionRule("best on validation", _best("validation")),
+    "best_validation": SelectionRule("chosen on held-out images", _best("validation")),
     # What EAC's authors say that their tables hold.
     "last_five": SelectionRule(
         "mean of the last five",

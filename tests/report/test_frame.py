@@ -84,7 +84,7 @@ def test_percent():
 def test_headline_reads_in_words():
     table = headline(pd.concat([RESULTS, results_of({"other": [0.5]})]))
     assert len(table) == 9
-    rules = ["last", "best on validation", "best on test"]
+    rules = ["last", "chosen on held-out images", "best on test"]
     assert table["epoch chosen"].drop_duplicates().tolist() == rules
     assert table.iloc[0].to_dict() == {
         "data set": "rendered",
