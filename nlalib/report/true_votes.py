@@ -74,10 +74,8 @@ def _step(model: VoteModel, patterns: np.ndarray, counts: np.ndarray) -> VoteMod
     old = model.parameters
     total, sizes = old.sum(axis=1), patterns.sum(axis=1)
     below = (shared * (digamma(sizes[:, None] + total) - digamma(total))).sum(axis=0)
-    above = np.empty_like(old)
-    for k in range(old.shape[1]):
-        gain = digamma(patterns[:, k, None] + old[:, k]) - digamma(old[:, k])
-        above[:, k] = (shared * gain).sum(axis=0)
+    gains = digamma(patterns[:, None] + old) - digamma(old)  # (P, C, K)
+    above = (shared[:, :, None] * gains).sum(axis=0)
     weights = np.maximum(shared.sum(axis=0), 1e-9)
     parameters = np.maximum(old * above / np.maximum(below, 1e-12)[:, None], _SMALLEST)
     return VoteModel(weights / weights.sum(), parameters)

@@ -6,10 +6,9 @@ crop's own small `.npy` files.
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -104,19 +103,14 @@ def read_csv(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
 def read_npy(files: dict[str, str], decode: Callable) -> dict:
     """Read many small files: in threads, as the time goes into waiting for the disk."""
 
-    def read(block: list[str]) -> list:
-        values = []
-        for file in block:
-            try:
-                values.append(decode(Path(file).read_bytes()))
-            except ValueError as error:
-                raise ValueError(f"{file} cannot be read, unpack it again: {error}") from error
-        return values
+    def read(file: str):
+        try:
+            return decode(Path(file).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file} cannot be read, unpack it again: {error}") from error
 
-    paths, size = list(files.values()), 1024
-    blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
-    with ThreadPoolExecutor(16) as pool:
-        return dict(zip(files, chain.from_iterable(pool.map(read, blocks)), strict=True))
+    with ThreadPool(16) as pool:
+        return dict(zip(files, pool.imap(read, files.values(), chunksize=1024), strict=True))
 
 
 def decode(content: bytes) -> np.ndarray:

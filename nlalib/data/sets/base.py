@@ -184,13 +184,12 @@ def class_table(index: pd.DataFrame, counts: Mapping[str, Mapping[str, int]]) ->
         `split`, `expression`, `expected`, `found`, in the order of `counts`.
     """
     found = index.value_counts(["split", "label"]).to_dict()
-    table = pd.DataFrame(
-        [(split, name, count) for split in counts for name, count in counts[split].items()],
-        columns=["split", "expression", "expected"],
-    )
-    keys = zip(table["split"], table["expression"].map(class_id), strict=True)
-    table["found"] = [found.get(key, 0) for key in keys]
-    return table
+    rows = [
+        (split, name, count, found.get((split, class_id(name)), 0))
+        for split in counts
+        for name, count in counts[split].items()
+    ]
+    return pd.DataFrame(rows, columns=["split", "expression", "expected", "found"])
 
 
 def contents(folder: Path) -> str:

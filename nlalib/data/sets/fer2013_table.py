@@ -77,14 +77,10 @@ def _parse_pixels(text: str, row: int, csv_path: str | os.PathLike) -> np.ndarra
 
 
 def read_column(csv_path: str | os.PathLike, column: str, **options):
-    """Return one column of the table, or chunks of it, whatever blanks its header has."""
+    """Return one column of the table, or chunks of it."""
     # The challenge's own release has a blank before the names in the header.
-    encoding = encoding_of(Path(csv_path))
-    header = pd.read_csv(csv_path, nrows=0, encoding=encoding).columns
-    matching = [name for name in header if name.strip() == column]
-    if not matching:
-        raise ValueError(f"{csv_path} lacks the column {column!r}; it has {list(header)}")
-    table = pd.read_csv(csv_path, usecols=matching, encoding=encoding, **options)
-    if isinstance(table, pd.DataFrame):
-        return table.rename(columns=str.strip)
-    return (chunk.rename(columns=str.strip) for chunk in table)
+    how = {"encoding": encoding_of(Path(csv_path)), "skipinitialspace": True}
+    header = list(pd.read_csv(csv_path, nrows=0, **how))
+    if column not in header:
+        raise ValueError(f"{csv_path} lacks the column {column!r}; it has {header}")
+    return pd.read_csv(csv_path, usecols=[column], **how, **options)
