@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import vector_to_parameters
 
 from nlalib.networks.normalisation import MEAN, STANDARD_DEVIATION
 from nlalib.networks.registry import register_backbone
@@ -152,12 +153,12 @@ def weights_file() -> Path:
     return path
 
 
-def read_weights(path: Path) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
-    """Return what dlib's network learned, in the order of the forward pass.
+def read_weights(path: Path) -> np.ndarray:
+    """Return all that dlib's network learned, in the order of the forward pass.
 
-    dlib writes an integer as one byte (bits 0 to 3: how many bytes follow, bit 7: its sign) and
-    those bytes, little-endian; a tensor as a version, four sizes and float32 values; a layer as
-    its name, its parameters and settings, which are passed over by looking for the next name.
+    dlib writes an integer as one byte (bits 0 to 3: how many bytes follow) and those bytes,
+    little-endian; a tensor as a version, four sizes and float32 values; a layer as its name, its
+    parameters and settings, which are passed over by looking for the next name.
 
     Parameters
     ----------
@@ -166,9 +167,8 @@ def read_weights(path: Path) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
 
     Returns
     -------
-    list of (str, numpy.ndarray, tuple of int)
-        Kind of layer ("con", "affine", "fc"); its parameters, flat float32, the weights before
-        the biases; the shape of its weights.
+    numpy.ndarray, (N,) float32
+        The weights of each layer before its biases.
 
     Raises
     ------
@@ -185,24 +185,14 @@ def read_weights(path: Path) -> list[tuple[str, np.ndarray, tuple[int, ...]]]:
         )
     layers, at = [], 0
     # The length of the layer's name, as an integer of one byte, and the name with its version.
-    names = re.compile(rb"\x01\x05(con)_4|\x01\x07(affine)_|\x01\x04(fc)_2")
+    names = re.compile(rb"\x01\x05con_4|\x01\x07affine_|\x01\x04fc_2")
     while match := names.search(data, at):
-        kind = next(filter(None, match.groups())).decode()
-        at = match.end()
-        if kind == "fc":  # its numbers of outputs and inputs come first
-            _, at = _integers(data, at, 2)
-        (_, *sizes), at = _integers(data, at, 5)
-        values = np.frombuffer(data, "<f4", int(np.prod(sizes)), at).astype(np.float32)
-        at += values.nbytes
-        if kind == "con":  # filters, kernel, strides, paddings; then version and shape of filters
-            settings, at = _integers(data, at, 12)
-            shape = tuple(settings[8:])
-        elif kind == "affine":
-            shape = (len(values) // 2,)
-        else:
-            shape = (sizes[0], len(values) // sizes[0])
-        layers.append((kind, values, shape))
-    return layers
+        # The last layer's numbers of outputs and inputs come before its tensor.
+        before = 2 if match[0].endswith(b"fc_2") else 0
+        numbers, at = _integers(data, match.end(), before + 5)
+        layers.append(np.frombuffer(data, "<f4", int(np.prod(numbers[-4:])), at))
+        at += layers[-1].nbytes
+    return np.concatenate(layers, dtype=np.float32)
 
 
 def _integers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
@@ -210,31 +200,26 @@ def _integers(data: bytes, at: int, count: int) -> tuple[list[int], int]:
     values = []
     for _ in range(count):
         size = data[at] & 0x0F
-        value = int.from_bytes(data[at + 1 : at + 1 + size], "little")
-        values.append(-value if data[at] & 0x80 else value)
+        values.append(int.from_bytes(data[at + 1 : at + 1 + size], "little"))
         at += 1 + size
     return values, at
 
 
 @cache
-def dlib_state(path: Path) -> dict[str, Tensor]:
-    """Return dlib's weights by the names of `FaceResNet(128, Affine, levels=5)`.
+@torch.no_grad()
+def dlib_network(path: Path) -> FaceResNet:
+    """Return dlib's whole network, with its own layers of normalisation.
 
     The classifier's place is taken by the layer that describes a face in 128 numbers; it has no
     bias. Raises as `read_weights`.
     """
-    names = ["conv1", "norm1"]
-    for number in range(sum(count for _, count in _LEVELS)):
-        names += [f"blocks.{number}.{layer}" for layer in ("conv1", "norm1", "conv2", "norm2")]
-    state = {"fc.bias": torch.zeros(_DESCRIPTOR)}
-    for name, (kind, values, shape) in zip([*names, "fc"], read_weights(path), strict=True):
-        weight, bias = np.split(values, [int(np.prod(shape))])
-        # dlib keeps a linear layer as inputs x outputs.
-        weight = weight.reshape(shape).T if kind == "fc" else weight.reshape(shape)
-        state[f"{name}.weight"] = torch.from_numpy(weight.copy())
-        if kind != "fc":
-            state[f"{name}.bias"] = torch.from_numpy(bias.copy())
-    return state
+    network = FaceResNet(_DESCRIPTOR, Affine, levels=5)
+    learned = np.concatenate([read_weights(path), np.zeros(_DESCRIPTOR, np.float32)])
+    vector_to_parameters(torch.from_numpy(learned), network.parameters())
+    # dlib keeps a linear layer as inputs x outputs.
+    described = network.fc.weight
+    described.copy_(described.reshape(described.shape[::-1]).T.clone())
+    return network
 
 
 @torch.no_grad()
@@ -262,9 +247,9 @@ def load_face_weights(model: FaceResNet, images: Tensor, path: Path | None = Non
         As `weights_file` and `read_weights`.
     """
     frozen = FaceResNet(model.fc.out_features, Affine)
+    whole = dlib_network(path or weights_file()).state_dict()
     wanted = {name for name in frozen.state_dict() if not name.startswith("fc.")}
-    state = {n: v for n, v in dlib_state(path or weights_file()).items() if n in wanted}
-    frozen.load_state_dict(state, strict=False)
+    frozen.load_state_dict({name: whole[name] for name in wanted}, strict=False)
     _take_normalised(frozen.conv1)
     model.load_state_dict(frozen.state_dict() | model.fc.state_dict(prefix="fc."), strict=False)
     for name, layer in frozen.named_modules():

@@ -30,11 +30,6 @@ class FaceTransformer(VisionTransformer):
         Channels of a token, a multiple of 4 (for the position embedding) and of `heads`.
     depth, heads : int
         Blocks, and attention heads of each.
-
-    Raises
-    ------
-    ValueError
-        If the sizes do not fit together.
     """
 
     def __init__(
@@ -47,11 +42,6 @@ class FaceTransformer(VisionTransformer):
         depth: int,
         heads: int,
     ):
-        if image_size % patch_size or width % heads or width % 4:
-            raise ValueError(
-                f"image_size {image_size} must be a multiple of patch_size {patch_size}, and "
-                f"width {width} one of heads {heads} and of 4"
-            )
         super().__init__(
             img_size=image_size,
             patch_size=patch_size,
@@ -83,12 +73,6 @@ class FaceTransformer(VisionTransformer):
         -------
         Tensor, (N, V or L, D)
         """
-        side = self.patch_embed.img_size[0]
-        if images.shape[2:] != (side, side):
-            raise ValueError(
-                f"images of {tuple(images.shape[2:])} pixels given to a transformer for {side} x "
-                f"{side}: set image_size to {side}"
-            )
         embedded = self.patch_embed(images) + self.pos_embed  # (N, L, D)
         if visible is not None:
             embedded = embedded.gather(1, visible[:, :, None].expand(-1, -1, embedded.shape[2]))

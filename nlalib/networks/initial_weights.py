@@ -10,7 +10,6 @@ from nlalib.networks.face_resnet import FILE_SHA256, load_face_weights
 from nlalib.networks.weight_files import read_weights_file
 from nlalib.paths import resolve
 
-RANDOM_INITIALISATION = "random"
 # As `initial_weights`: dlib's face-recognition weights, for the backbone "face_resnet".
 FACE_WEIGHTS = "dlib_face"
 _DIGITS = 12  # of a SHA-256, as `file_digest` gives
@@ -32,7 +31,7 @@ def initialisation_name(weights: str) -> str:
         If there is no such file.
     """
     if not weights:
-        return RANDOM_INITIALISATION
+        return "random"
     if weights == FACE_WEIGHTS:
         return f"{FACE_WEIGHTS}@{FILE_SHA256[:_DIGITS]}"
     path = resolve(weights)

@@ -29,8 +29,6 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
         In one line with path, cause and remedy: if the file is empty, cut off, damaged or of
         another kind, or holds more than tensors.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the path of a weights file in it")
     with path.open("rb") as file:
         beginning = file.read(512).lstrip().lower()
     if not beginning:

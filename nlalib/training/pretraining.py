@@ -21,7 +21,8 @@ from nlalib.networks.masked_autoencoder import (
     reconstruction_loss,
 )
 from nlalib.networks.normalisation import normalise
-from nlalib.networks.vision_transformer import VIT_SIZES, build_vit
+from nlalib.networks.registry import build_model
+from nlalib.networks.vision_transformer import VIT_SIZES
 from nlalib.paths import display_path
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
 from nlalib.training.batches import batches
@@ -40,9 +41,7 @@ _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 def random_encoder(config: PretrainConfig) -> nn.Module:
     """Return the encoder before any training, the same for the same seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_vit(config.num_classes, config.backbone)
+    return build_model(config.backbone, config.num_classes, config.seed)
 
 
 def random_autoencoder(config: PretrainConfig) -> MaskedAutoencoder:

@@ -5,6 +5,7 @@ Also the linear probe that judges what pre-training has learned.
 
 import json
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from nlalib.networks.masked_autoencoder import (
     unpatchify,
     visible_patches,
 )
-from nlalib.networks.registry import build_model
+from nlalib.networks.registry import BACKBONES, Backbone, build_model
+from nlalib.networks.vision_transformer import build_vit
 from nlalib.paths import ROOT
 from nlalib.training import pretraining as masked_pretraining
 from nlalib.training import probing
@@ -86,6 +88,7 @@ def tiny_size():
     """A transformer of 16 patches, small enough to train in a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(masked_pretraining.VIT_SIZES, "tiny", TINY_SIZE)
+        patch.setitem(BACKBONES, "tiny", Backbone(partial(build_vit, size="tiny")))
         yield
 
 
@@ -560,8 +563,6 @@ def test_difference_of_equal_predictions_is_nothing():
     same = np.arange(10) % 2
     found = accuracy_difference(np.zeros(10, int), same, same, seed=0)
     assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
-    with pytest.raises(ValueError, match="10 labels, 9 and 10 predictions"):
-        accuracy_difference(np.zeros(10, int), same[1:], same, seed=0)
 
 
 # Wiring of an epoch.
