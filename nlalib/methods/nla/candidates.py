@@ -18,8 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.nla.consistency import jensen_shannon, released_consistency
-from nlalib.methods.nla.loss import own_consistency
+from nlalib.methods.nla.loss import CONSISTENCIES, own_consistency
 from nlalib.methods.nla.weights import VARIANTS, naw_variant, weight_at
 from nlalib.methods.settings import setting
 from nlalib.methods.targets import (
@@ -69,11 +68,9 @@ class WeightedByNLA(Method):
             )
             losses = (1 + weights) * losses
             records["weight"] = weights.detach()
-        if self.sums_over_batch:
-            regulariser = released_consistency(output.logits, output.logits_flipped)
-        else:
-            regulariser = jensen_shannon(output.logits, output.logits_flipped).mean()
-        return self.trade_off * losses.mean() + (1 - self.trade_off) * regulariser, records
+        regulariser = CONSISTENCIES[own_consistency(self.variant)]
+        distance = regulariser(output.logits, output.logits_flipped)
+        return self.trade_off * losses.mean() + (1 - self.trade_off) * distance, records
 
 
 @register("nla_candidates")

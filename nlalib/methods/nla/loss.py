@@ -9,8 +9,15 @@ from nlalib.methods.nla.consistency import (
     released_consistency,
 )
 from nlalib.methods.nla.weights import NAWVariant, naw_loss
+from nlalib.names import named
 
-CONSISTENCIES = ("jensen_shannon", "released", "l1", "none")
+# What L_reg may be, each from the logits of both views to a scalar.
+CONSISTENCIES = {
+    "jensen_shannon": lambda *views: jensen_shannon(*views).mean(),
+    "released": released_consistency,
+    "l1": lambda *views: absolute_difference(*views).mean(),
+    "none": None,
+}
 
 
 def own_consistency(variant: str | NAWVariant) -> str:
@@ -52,21 +59,10 @@ def nla_loss(
     """
     if not 0 <= trade_off <= 1:
         raise ValueError(f"trade_off is {trade_off}; lambda lies between 0 and 1")
-    if consistency is None:
-        consistency = own_consistency(variant)
-    if consistency not in CONSISTENCIES:
-        raise ValueError(
-            f"unknown consistency {consistency!r}; known are {', '.join(CONSISTENCIES)}"
-        )
+    regulariser = named(CONSISTENCIES, consistency or own_consistency(variant), "consistency")
     weighted = functional.cross_entropy(logits, labels)
     if weighting:
         weighted = weighted + naw_loss(logits, labels, epoch=epoch, epochs=epochs, variant=variant)
-    if consistency == "none":
+    if regulariser is None:
         return weighted
-    if consistency == "released":
-        regulariser = released_consistency(logits, logits_flipped)
-    elif consistency == "l1":
-        regulariser = absolute_difference(logits, logits_flipped).mean()
-    else:
-        regulariser = jensen_shannon(logits, logits_flipped).mean()
-    return trade_off * weighted + (1 - trade_off) * regulariser
+    return trade_off * weighted + (1 - trade_off) * regulariser(logits, logits_flipped)
