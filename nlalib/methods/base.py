@@ -75,7 +75,7 @@ class ModelOutput:
 class Method(nn.Module):
     """Base class: `forward(output)` returns the loss and records of each sample.
 
-    Its settings are declared by `nlalib.methods.settings.setting`, and are attributes of the
+    Its settings are declared by `nlalib.methods.settings.Setting`, and are attributes of the
     method. All that a method remembers is a parameter or a buffer, so that a checkpoint holds it.
 
     Attributes

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 def effective_number_weights(labels: Tensor, num_classes: int, beta: float) -> Tensor:
@@ -53,7 +53,7 @@ class ClassBalanced(Method):
         From 0 up to, but not including, 1.
     """
 
-    beta: float = setting(0.9999, 0, 1, without=(1,))
+    beta: float = Setting(0.9999, 0, 1, without=(1,))
     detectors: ClassVar = {"weight": "low"}
 
     def setup(self, training_set: TrainingSet) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import StoredTargets, probabilities_within
 
 _TEMPERATURE = 2.0  # t of Wang and Isola
@@ -93,10 +93,10 @@ class Decoder(StoredTargets):
         Heads of the attention; they divide the width D of the feature map.
     """
 
-    uniformity: float = setting(0.1)
-    decoder: bool = setting(True)
-    momentum: float = setting(0.5, 0, 1, without=(1,))
-    heads: int = setting(4, 1)
+    uniformity: float = Setting(0.1)
+    decoder: bool = Setting(True)
+    momentum: float = Setting(0.5, 0, 1, without=(1,))
+    heads: int = Setting(4, 1)
 
     def check(self) -> None:
         if self.heads != 4 and not self.decoder:

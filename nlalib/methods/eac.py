@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 def class_activation_maps(feature_map: Tensor, classifier: nn.Linear) -> Tensor:
@@ -58,7 +58,7 @@ class EAC(Method):
         Of the second term; 5 in the paper.
     """
 
-    consistency_weight: float = setting(5.0)
+    consistency_weight: float = Setting(5.0)
     two_views = True
 
     def forward(self, output: ModelOutput):

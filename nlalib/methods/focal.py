@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 @register("focal")
@@ -27,7 +27,7 @@ class Focal(Method):
         At least 0; 2 in the paper. With 0 it is cross-entropy.
     """
 
-    gamma: float = setting(2.0)
+    gamma: float = Setting(2.0)
     detectors: ClassVar = {"weight": "low"}
 
     def forward(self, output: ModelOutput):

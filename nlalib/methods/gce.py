@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 @register("gce")
@@ -31,7 +31,7 @@ class GeneralisedCrossEntropy(Method):
         Above 0, up to 1; 0.7 in the paper.
     """
 
-    q: float = setting(0.7, 0, 1, without=(0,))
+    q: float = Setting(0.7, 0, 1, without=(0,))
     detectors: ClassVar = {"weight": "low"}
 
     def forward(self, output: ModelOutput):

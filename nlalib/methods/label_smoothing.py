@@ -11,7 +11,7 @@ What differs here: nothing in the loss.
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 @register("label_smoothing")
@@ -24,7 +24,7 @@ class LabelSmoothing(Method):
         From 0, which is cross-entropy, to 1; 0.1 in the paper.
     """
 
-    epsilon: float = setting(0.1, 0, 1)
+    epsilon: float = Setting(0.1, 0, 1)
 
     def forward(self, output: ModelOutput):
         loss = functional.cross_entropy(output.logits, output.labels, label_smoothing=self.epsilon)

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.eac import mirror_differences
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 def rarity_weights(labels: Tensor, num_classes: int, scale: float) -> Tensor:
@@ -61,9 +61,9 @@ class LNSU(Method):
         0.1, 0.7 and 0.1 in the paper.
     """
 
-    class_weight_scale: float = setting(0.1, without=(0,))
-    label_share: float = setting(0.7, 0, 1)
-    consistency_weight: float = setting(0.1)
+    class_weight_scale: float = Setting(0.1, without=(0,))
+    label_share: float = Setting(0.7, 0, 1)
+    consistency_weight: float = Setting(0.1)
     two_views = True
 
     def setup(self, training_set: TrainingSet) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 @register("logit_adjusted")
@@ -30,7 +30,7 @@ class LogitAdjusted(Method):
         At least 0; 1 in the paper. With 0 it is cross-entropy.
     """
 
-    tau: float = setting(1.0)
+    tau: float = Setting(1.0)
 
     def setup(self, training_set: TrainingSet) -> None:
         counts = torch.bincount(training_set.labels, minlength=training_set.num_classes)

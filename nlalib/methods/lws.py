@@ -21,7 +21,7 @@ probability: read calibration figures of this method with that in mind.
 import torch
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import (
     identification_records,
     probabilities_within,
@@ -38,7 +38,7 @@ class LWS(Method):
         beta, 0 or more. The paper's theory and experiments favour 1 and 2.
     """
 
-    leverage: float = setting(2.0)
+    leverage: float = Setting(2.0)
     needs = ("candidates",)
     keeps_samples = True
 

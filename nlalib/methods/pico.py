@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlalib.methods.base import ModelOutput, TrainingSet, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import StoredTargets, identification_records, probabilities_within
 
 _TEMPERATURE = 0.07  # T of the original
@@ -86,12 +86,12 @@ class PiCO(StoredTargets):
         How many earlier v are kept.
     """
 
-    weight: float = setting(0.5)
-    first_momentum: float = setting(0.95, 0, 1)
-    last_momentum: float = setting(0.8, 0, 1)
-    prototype_momentum: float = setting(0.99, 0, 1, without=(1,))
-    warm_up: float = setting(0.1, 0, 1)
-    places: int = setting(1024, 1, called="queue")
+    weight: float = Setting(0.5)
+    first_momentum: float = Setting(0.95, 0, 1)
+    last_momentum: float = Setting(0.8, 0, 1)
+    prototype_momentum: float = Setting(0.99, 0, 1, without=(1,))
+    warm_up: float = Setting(0.1, 0, 1)
+    places: int = Setting(1024, 1, called="queue")
     two_views = True
 
     def setup(self, training_set: TrainingSet) -> None:

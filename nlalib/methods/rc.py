@@ -19,7 +19,7 @@ the uniform epochs, while in these it draws the prediction towards the uniform d
 from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import (
     identification_records,
     probabilities_within,
@@ -36,7 +36,7 @@ class RiskConsistent(Method):
         Epochs in which q is uniform; in the released code each sample's first turn.
     """
 
-    uniform_epochs: int = setting(1)
+    uniform_epochs: int = Setting(1)
     needs = ("candidates",)
 
     def forward(self, output: ModelOutput):

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 PLACES = 7  # a side of the map that the paper's network has
 
@@ -90,8 +90,8 @@ class RUL(Method):
         Numbers in mu; 64 in the paper.
     """
 
-    dropout: float = setting(0.4, 0, 1, without=(1,))
-    width: int = setting(64, 1)
+    dropout: float = Setting(0.4, 0, 1, without=(1,))
+    width: int = Setting(64, 1)
     lr_factor = 10.0
     detectors: ClassVar = {"uncertainty": "high"}
 

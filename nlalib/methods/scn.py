@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 def rank_regularisation(attention: Tensor, margin: float, high_share: float) -> Tensor:
@@ -64,10 +64,10 @@ class SCN(Method):
         default stands for the original's epoch 10 of 40.
     """
 
-    rank_margin: float = setting(0.15, 0, 1)
-    relabel_margin: float = setting(0.2, 0, 1)
-    high_share: float = setting(0.7, 0, 1, without=(0, 1))
-    relabel_from: float = setting(0.25, 0, 1)
+    rank_margin: float = Setting(0.15, 0, 1)
+    relabel_margin: float = Setting(0.2, 0, 1)
+    high_share: float = Setting(0.7, 0, 1, without=(0, 1))
+    relabel_from: float = Setting(0.25, 0, 1)
     keeps_samples = True
     detectors: ClassVar = {"weight": "low", "attention": "low"}
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import divergence, vote_distribution
 
 
@@ -39,9 +39,9 @@ class SelfDistillation(Method):
         in Laine and Aila.
     """
 
-    weight: float = setting(1.0)
-    momentum: float = setting(0.6, 0, 1, without=(1,))
-    ramp: float = setting(0.25, 0, 1)
+    weight: float = Setting(1.0)
+    momentum: float = Setting(0.6, 0, 1, without=(1,))
+    ramp: float = Setting(0.25, 0, 1)
     needs = ("votes",)
     keeps_samples = True
 

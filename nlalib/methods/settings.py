@@ -1,7 +1,7 @@
 """Settings of a method: declared on its class, with their defaults and the values they may have.
 
 class Focal(Method):
-    gamma: float = setting(2.0)  # a number, 0 or more
+    gamma: float = Setting(2.0)  # a number, 0 or more
 """
 
 import math
@@ -11,15 +11,32 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Setting:
-    """One declared setting; see `setting`."""
+    """One declared setting of a `Method`.
+
+    Attributes
+    ----------
+    default
+        A number, a truth value or text. None leaves the choice to the method, and is then a value
+        that may be given too.
+    lowest, highest : float
+        The range of a number; both belong to it, where `without` does not name them.
+    without : tuple of float
+        Values that are not allowed although they lie in the range.
+    choices : tuple of str
+        All values of a text.
+    kind : {bool, int}, optional
+        What it is, where the default does not say; a number that need not be whole without it.
+    called : str
+        How users call it, where that is not the attribute's name.
+    """
 
     default: Any
-    kind: type
-    lowest: float
-    highest: float
-    without: tuple[float, ...]
-    choices: tuple[str, ...]
-    called: str
+    lowest: float = 0
+    highest: float = math.inf
+    without: tuple[float, ...] = ()
+    choices: tuple[str, ...] = ()
+    kind: type | None = None
+    called: str = ""
 
     def checked(self, name: str, value: Any) -> Any:
         """Return `value` if the setting may have it.
@@ -31,11 +48,12 @@ class Setting:
         """
         if value is None and self.default is None:
             return value
+        kind = self.kind or type(self.default)
         if self.choices:
             fits, allowed = value in self.choices, f"known are {', '.join(self.choices)}"
-        elif self.kind is bool:
+        elif kind is bool:
             fits, allowed = type(value) is bool, "it is True or False"
-        elif self.kind is int:
+        elif kind is int:
             fits = type(value) is int and value >= self.lowest
             allowed = f"it is a whole number of at least {self.lowest:g}"
         else:
@@ -47,35 +65,3 @@ class Setting:
         if not fits:
             raise ValueError(f"{name} is {value!r}; {allowed}")
         return value
-
-
-def setting(
-    default: Any,
-    lowest: float = 0,
-    highest: float = math.inf,
-    *,
-    without: tuple[float, ...] = (),
-    choices: tuple[str, ...] = (),
-    kind: type | None = None,
-    called: str = "",
-) -> Any:
-    """Declare a setting of a `Method`.
-
-    Parameters
-    ----------
-    default
-        A number, a truth value or text. None leaves the choice to the method, and is then a value
-        that may be given too.
-    lowest, highest : float
-        The range of a number; both belong to it, where `without` does not name them.
-    without : tuple of float
-        Values that are not allowed although they lie in the range.
-    choices : tuple of str
-        All values of a text.
-    kind : {float, int, bool}, optional
-        What it is, where the default does not say.
-    called : str
-        How users call it, where that is not the attribute's name.
-    """
-    kind = kind or (float if default is None else type(default))
-    return Setting(default, kind, lowest, highest, without, choices, called)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from nlalib.methods.base import Method, ModelOutput, TrainingSet, register
 from nlalib.methods.recorded import prediction_records
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import vote_distribution
 
 _ROWS = 256  # of the table of draws
@@ -59,7 +59,7 @@ class Uncertainty(Method):
         T.
     """
 
-    draws: int = setting(10, 1)
+    draws: int = Setting(10, 1)
     needs = ("votes",)
     detectors: ClassVar = {"uncertainty": "high"}
 

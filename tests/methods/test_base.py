@@ -4,7 +4,7 @@ import pytest
 
 from method_batches import make_output
 from nlalib.methods import METHODS, Method, make_method, register
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 def test_unknown_method_lists_the_known():
@@ -24,7 +24,7 @@ def test_registered_method_is_found_by_its_name(monkeypatch):
 
     @register("halved")
     class Halved(Method):
-        share: float = setting(0.5)
+        share: float = Setting(0.5)
 
         def forward(self, output):
             return self.share * output.logits.sum(), {}

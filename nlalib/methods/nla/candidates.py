@@ -20,7 +20,7 @@ from torch import Tensor
 from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.nla.loss import CONSISTENCIES, own_consistency
 from nlalib.methods.nla.weights import VARIANTS, naw_variant, weight_at
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 from nlalib.methods.targets import (
     identification_records,
     log_candidate_mass,
@@ -43,10 +43,10 @@ class WeightedByNLA(Method):
         Keep gradients from flowing through w; in NLA they do flow.
     """
 
-    variant: str = setting("paper", choices=tuple(VARIANTS))
-    trade_off: float = setting(0.5, 0, 1)
-    weighting: bool = setting(True)
-    detached: bool = setting(False)
+    variant: str = Setting("paper", choices=tuple(VARIANTS))
+    trade_off: float = Setting(0.5, 0, 1)
+    weighting: bool = Setting(True)
+    detached: bool = Setting(False)
     two_views = True
     weight_adds_to_one = True
     detectors: ClassVar = {"weight": "low"}

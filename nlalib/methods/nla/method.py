@@ -6,7 +6,7 @@ from nlalib.methods.base import Method, ModelOutput, register
 from nlalib.methods.eac import mirror_differences
 from nlalib.methods.nla.loss import CONSISTENCIES, nla_loss, own_consistency
 from nlalib.methods.nla.weights import VARIANTS, diagonal_covariance, naw_variant, naw_weights
-from nlalib.methods.settings import setting
+from nlalib.methods.settings import Setting
 
 
 @register("nla")
@@ -37,16 +37,16 @@ class NLA(Method):
         Of the schedule; 0 keeps the True case's covariance at 0, as it is in the first epoch.
     """
 
-    variant: str = setting("paper", choices=(*VARIANTS, "released_2025_03"))
-    trade_off: float = setting(0.5, 0, 1)
-    weighting: bool = setting(True)
-    consistency: str | None = setting(None, choices=(*CONSISTENCIES, "cam"))
-    false_case: str | None = setting(None, choices=tuple(VARIANTS))
-    true_ratio: float | None = setting(None, 1)
-    false_ratio: float | None = setting(None, 1)
-    normalised: bool | None = setting(None, kind=bool)
-    detached: bool | None = setting(None, kind=bool)
-    slope: float | None = setting(None)
+    variant: str = Setting("paper", choices=(*VARIANTS, "released_2025_03"))
+    trade_off: float = Setting(0.5, 0, 1)
+    weighting: bool = Setting(True)
+    consistency: str | None = Setting(None, choices=(*CONSISTENCIES, "cam"))
+    false_case: str | None = Setting(None, choices=tuple(VARIANTS))
+    true_ratio: float | None = Setting(None, 1)
+    false_ratio: float | None = Setting(None, 1)
+    normalised: bool | None = Setting(None, kind=bool)
+    detached: bool | None = Setting(None, kind=bool)
+    slope: float | None = Setting(None)
     weight_adds_to_one = True
     detectors: ClassVar = {"weight": "low"}
 
