@@ -139,35 +139,26 @@ def _affine(pixels: Tensor, uniform: Tensor, recipe: Recipe) -> Tensor:
     mirror = torch.where(uniform[:, 0] < recipe.flip_probability, -1.0, 1.0)
     cosine, sine = angle.cos() / size, angle.sin() / size
     shift = 2 * recipe.shift * signed[:, 2:4]  # the grid's coordinates run from -1 to 1
-    rows = torch.stack(
-        [
-            torch.stack([mirror * cosine, -mirror * sine, shift[:, 0]], dim=1),
-            torch.stack([sine, cosine, shift[:, 1]], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
-    grid = functional.affine_grid(rows, list(pixels.shape), align_corners=False)
+    first = [mirror * cosine, -mirror * sine, shift[:, 0]]
+    second = [sine, cosine, shift[:, 1]]
+    matrices = torch.stack([*first, *second], dim=1).view(-1, 2, 3)
+    grid = functional.affine_grid(matrices, list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
 def _erase(pixels: Tensor, uniform: Tensor, recipe: Recipe) -> Tensor:
     """Set one rectangle of each chosen image to 0, the mean colour after normalisation."""
     height, width = pixels.shape[2:]
+    chosen, size, shape, down, right = uniform.T[..., None, None]  # (N, 1, 1) each
     smallest, largest = recipe.erase_area
-    area = smallest + uniform[:, 1] * (largest - smallest)
+    area = smallest + size * (largest - smallest)
     # Aspect ratio log-uniform from 0.3 to 3.3, as torchvision's RandomErasing draws it.
-    ratio = torch.exp(np.log(0.3) + uniform[:, 2] * (np.log(3.3) - np.log(0.3)))
+    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))
     tall = (height * (area * ratio).sqrt()).clamp(max=height)
     wide = (width * (area / ratio).sqrt()).clamp(max=width)
-    top = uniform[:, 3] * (height - tall)
-    left = uniform[:, 4] * (width - wide)
+    top, left = down * (height - tall), right * (width - wide)
     y = torch.arange(height, device=pixels.device).view(1, -1, 1) + 0.5
     x = torch.arange(width, device=pixels.device).view(1, 1, -1) + 0.5
-
-    def column(value: Tensor) -> Tensor:
-        return value.view(-1, 1, 1)
-
-    inside = (y > column(top)) & (y < column(top + tall))
-    inside = inside & (x > column(left)) & (x < column(left + wide))
-    inside = inside & column(uniform[:, 0] < recipe.erase_probability)
+    inside = (y > top) & (y < top + tall) & (x > left) & (x < left + wide)
+    inside = inside & (chosen < recipe.erase_probability)
     return pixels.masked_fill(inside[:, None], 0.0)

@@ -12,7 +12,6 @@ from nlalib.data.pixels import read_images
 _STREAM = 0
 # Of a device's free memory, the share that stored images may take for themselves.
 SHARE_OF_MEMORY = 0.25
-SAMPLERS = ("shuffled", "balanced")
 
 
 def batches(
@@ -73,8 +72,9 @@ class DeviceImages:
     def __init__(self, images: np.ndarray, device: torch.device, kept: bool | None = None):
         self.images, self.device = images, device
         self._kept = None
-        if kept is None:
-            kept = device.type == "cuda" and fits(images.nbytes, device)
+        if kept is None and device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            kept = images.nbytes <= SHARE_OF_MEMORY * free
         if kept:
             self._kept = torch.empty(images.shape, dtype=torch.uint8, device=device)
             for start in range(0, len(images), 1024):
@@ -121,9 +121,3 @@ class DeviceImages:
         here.wait_event(event)
         pixels.record_stream(here)  # its memory is not given to the next copy before its use
         return pixels
-
-
-def fits(wanted: int, device: torch.device) -> bool:
-    """Whether as many bytes are at most `SHARE_OF_MEMORY` of the GPU's free memory."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return wanted <= SHARE_OF_MEMORY * free

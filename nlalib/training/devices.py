@@ -22,7 +22,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
-    gather_object,
     is_tensorboard_available,
 )
 from torch import nn
@@ -96,12 +95,17 @@ def make_accelerator(
     ------
     RuntimeError
         If "cuda" is asked for and there is none, or it does not compute; if the program was
-        started as another number of processes than `processes`, or as more than there are devices.
+        started as another number of processes than `processes`, or as more than there are devices;
+        if the logger's package is not installed.
     ValueError
         If "fp16" is asked for without a GPU.
     """
     require_device(device)
-    require_logger(logger)
+    if logger == "tensorboard" and not is_tensorboard_available():
+        raise RuntimeError(
+            "logger is 'tensorboard', which is not installed: pip install tensorboard, or leave "
+            "logger empty"
+        )
     if started_processes() != processes:
         raise RuntimeError(
             f"started as {started_processes()} processes, but processes is {processes}: start as "
@@ -131,15 +135,6 @@ def make_accelerator(
     return accelerator
 
 
-def require_logger(logger: str) -> None:
-    """Raise RuntimeError if the package that a logger needs is not installed."""
-    if logger == "tensorboard" and not is_tensorboard_available():
-        raise RuntimeError(
-            "logger is 'tensorboard', which is not installed: pip install tensorboard, or leave "
-            "logger empty"
-        )
-
-
 def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_layers: bool):
     """Return the learner made ready for the processes that there are.
 
@@ -155,14 +150,7 @@ def prepare_for_processes(accelerator: Accelerator, learner: nn.Module, own_laye
 
 def share_of(positions: np.ndarray, accelerator: Accelerator) -> np.ndarray:
     """Return this process's part of `positions`; parts differ by one at most."""
-    if accelerator.num_processes == 1:
-        return positions
     return np.array_split(positions, accelerator.num_processes)[accelerator.process_index]
-
-
-def of_all_processes(value, accelerator: Accelerator) -> list:
-    """Return the value that each process has, in the order of the processes."""
-    return [value] if accelerator.num_processes == 1 else gather_object([value])
 
 
 def copy_buffers_of_the_first(accelerator: Accelerator, module: nn.Module) -> None:

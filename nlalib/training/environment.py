@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 
 from nlalib.paths import ROOT
 
-# Under the first name that is installed: OpenCV comes without windows in images for GPUs.
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "accelerate", "scikit-learn"),
-    ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+    # By whichever name it comes: without windows in images for GPUs.
+    *("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
 )
 # On which the last bits of a result depend.
 _COMPARED = ("threads", "device", "processor", "packages")
@@ -23,8 +24,8 @@ _COMPARED = ("threads", "device", "processor", "packages")
 def environment(device: str) -> dict:
     """Return what a run on `device` runs on: versions, machine, threads, commit of the project.
 
-    What cannot be told is None: the commit, where the project is no git clone or git is not
-    installed; a package that is not installed.
+    Of packages, those that are installed. The commit is None where the project is no git clone
+    or git is not installed.
     """
     return {
         "python": platform.python_version(),
@@ -36,7 +37,7 @@ def environment(device: str) -> dict:
         "cuda": torch.version.cuda,
         "tf32": torch.backends.cudnn.allow_tf32,
         "commit": _commit(),
-        "packages": dict(_installed(package) for package in _PACKAGES),
+        "packages": _versions(),
     }
 
 
@@ -58,14 +59,12 @@ def changes_since(file: Path, now: dict) -> str:
     return "; ".join(told)
 
 
-def _installed(names: str | tuple[str, ...]) -> tuple[str, str | None]:
-    names = (names,) if isinstance(names, str) else names
-    for name in names:
-        try:
-            return name, version(name)
-        except PackageNotFoundError:
-            continue
-    return names[0], None
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _commit() -> str | None:

@@ -5,6 +5,7 @@ from itertools import repeat
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from nlalib.methods.recorded import prediction_records
@@ -12,7 +13,7 @@ from nlalib.networks.normalisation import normalise
 from nlalib.training.augmentation import EpochDraws, augment, named_recipe
 from nlalib.training.batches import DeviceImages, batches
 from nlalib.training.config import RunConfig
-from nlalib.training.devices import of_all_processes, share_of
+from nlalib.training.devices import share_of
 from nlalib.training.learner import Learner
 from nlalib.training.progress_bar import shown
 from nlalib.training.recording import RecordedStep
@@ -158,4 +159,4 @@ def predict(
         with accelerator.autocast():
             logits = learner.predict(normalise(pixels))
         probabilities[start : start + len(pixels)] = logits.softmax(dim=1)
-    return np.concatenate(of_all_processes(probabilities.numpy(), accelerator))
+    return np.concatenate(gather_object([probabilities.numpy()]))

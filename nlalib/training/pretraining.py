@@ -6,6 +6,7 @@ of subsets and held-out images, and what the label rule drops.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,8 @@ class PretrainingRun(ResumableRun):
     `learned` is the autoencoder.
     """
 
+    told: ClassVar = {"loss": "train_loss", "held out": "held_out_loss"}
+
     def __init__(
         self,
         config: PretrainConfig,
@@ -164,7 +167,7 @@ class PretrainingRun(ResumableRun):
         report: Callable[[str], None],
     ):
         accelerator = make_accelerator(config.device, config.precision)
-        super().__init__(config, index, images, accelerator, report)
+        super().__init__("masked", config, index, images, accelerator, report)
         self.learned = random_autoencoder(config).to(accelerator.device)
         samples = len(self.parts[TRAIN])
         steps = len(batches(samples, config.batch_size, config.seed, 0)) * config.epochs
@@ -217,15 +220,6 @@ class PretrainingRun(ResumableRun):
         visible, hidden = (mask.to(self.images.device) for mask in masks)
         patches = patchify(pixels, VIT_SIZES[self.config.backbone]["patch_size"])
         return reconstruction_loss(self.wrapped(pixels, visible), patches, hidden)
-
-    def line(self) -> str:
-        """Return what is said of the last epoch."""
-        config, last, done = self.config, self.progress.metrics[-1], self.progress.epochs_done
-        return (
-            f"masked seed {config.seed}: epoch {done}/{config.epochs}, "
-            f"loss {last['train_loss']:.3f}, held out {last['held_out_loss']:.3f}, "
-            f"{self.progress.minutes_left(config.epochs):.1f} min left"
-        )
 
     def write_results(self) -> None:
         """Write the autoencoder, and the encoder alone.

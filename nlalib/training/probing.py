@@ -24,9 +24,7 @@ _BATCH = 256
 
 
 @torch.no_grad()
-def frozen_features(
-    model: nn.Module, images: np.ndarray, positions: np.ndarray, device: str = "cpu"
-) -> np.ndarray:
+def frozen_features(model: nn.Module, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return the features of unaugmented images, with the model as it is.
 
     Parameters
@@ -36,19 +34,15 @@ def frozen_features(
     images : numpy.ndarray, (N, size, size, 3) uint8
     positions : numpy.ndarray, (n,) int
         Of the images that are asked for.
-    device : str
-        To which the model is moved.
 
     Returns
     -------
     numpy.ndarray, (n, D) float32
     """
-    model = model.to(device).eval()
-    parts = []
-    for start in range(0, len(positions), _BATCH):
-        pixels = to_tensor(read_images(images, positions[start : start + _BATCH])).to(device)
-        parts.append(model(normalise(pixels)).features.float().cpu())
-    return torch.cat(parts).numpy()
+    model.eval()
+    groups = np.split(positions, range(_BATCH, len(positions), _BATCH))
+    pixels = (to_tensor(read_images(images, group)) for group in groups)
+    return torch.cat([model(normalise(some)).features for some in pixels]).numpy()
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def linear_probe(features: dict[str, np.ndarray], labels: dict[str, np.ndarray])
     return best
 
 
-def probe_encoder(model: nn.Module, images: np.ndarray, parts, labels, device: str = "cpu"):
+def probe_encoder(model: nn.Module, images: np.ndarray, parts, labels) -> Probe:
     """Return the `Probe` of a model's frozen features.
 
     Parameters
@@ -99,27 +93,17 @@ def probe_encoder(model: nn.Module, images: np.ndarray, parts, labels, device: s
     images : numpy.ndarray, (N, size, size, 3) uint8
     parts, labels : numpy.ndarray, (N,)
         The columns `part` ("train", "held_out", "test") and `label` of the index.
-    device : str
     """
     places = {part: np.flatnonzero(parts == part) for part in ("train", "held_out", "test")}
-    features = {
-        part: frozen_features(model, images, positions, device)
-        for part, positions in places.items()
-    }
+    features = {part: frozen_features(model, images, places[part]) for part in places}
     known = {part: labels[places[part]] for part in ("train", "held_out")}
     return linear_probe(features, known)
 
 
 def accuracy_difference(
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    reference: np.ndarray,
-    *,
-    seed: int,
-    resamples: int = 2000,
-    confidence: float = 0.95,
+    labels: np.ndarray, predicted: np.ndarray, reference: np.ndarray, *, seed: int
 ) -> dict[str, float]:
-    """Return the gain in accuracy over a reference, with a bootstrap interval over the images.
+    """Return the gain in accuracy over a reference, with a 95 % bootstrap interval over the images.
 
     The two are compared on the same images, so the interval is one of paired differences. It
     covers the choice of test images; not the seed of the training, nor the choice of its images.
@@ -130,25 +114,13 @@ def accuracy_difference(
         True classes, those predicted, and those that the reference predicted.
     seed : int
         Of the resampling.
-    resamples : int
-    confidence : float
-        Share of resamples inside the interval (percentiles).
 
     Returns
     -------
     dict of float, fractions
-        `accuracy`, `reference`, `difference`, `low`, `high`.
-
-    Raises
-    ------
-    ValueError
-        If the three arrays differ in length.
+        `accuracy`, `reference`, `difference`, and the interval's ends `low` and `high`
+        (percentiles).
     """
-    if not len(labels) == len(predicted) == len(reference):
-        raise ValueError(
-            f"{len(labels)} labels, {len(predicted)} and {len(reference)} predictions; expected "
-            "one of each for each test image"
-        )
     right, reference_right = predicted == labels, reference == labels
     gain = right.astype(float) - reference_right
     if np.ptp(gain) == 0:
@@ -158,9 +130,8 @@ def accuracy_difference(
         low, high = bootstrap(
             (gain,),
             np.mean,
-            n_resamples=resamples,
+            n_resamples=2000,
             batch=100,
-            confidence_level=confidence,
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval

@@ -12,7 +12,6 @@ new there, and has to show again that it leaves everything in its place.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from accelerate.utils import DistributedType
@@ -20,18 +19,6 @@ from torch import Tensor, nn
 
 _ORDINARY_STEPS = 3  # of a run, before the first recording
 Step = Callable[..., Sequence[Tensor]]
-
-
-class Recorder(Protocol):
-    """What makes a graph of a step: `CudaRecorder`, or in tests something that only counts."""
-
-    def warm_up(self, step: Step, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Do the step once, as it is."""
-
-    def record(
-        self, step: Step, inputs: Sequence[Tensor]
-    ) -> tuple[Callable[[], object], Sequence[Tensor]]:
-        """Return what plays the step on the values that `inputs` then hold, and its outputs."""
 
 
 class CudaRecorder:
@@ -42,6 +29,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, step: Step, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Do the step once, as it is."""
         here = torch.cuda.current_stream()
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
@@ -49,7 +37,10 @@ class CudaRecorder:
         here.wait_stream(self._stream)
         return outputs
 
-    def record(self, step: Step, inputs: Sequence[Tensor]):
+    def record(
+        self, step: Step, inputs: Sequence[Tensor]
+    ) -> tuple[Callable[[], None], Sequence[Tensor]]:
+        """Return what plays the step on the values that `inputs` then hold, and its outputs."""
         graph = torch.cuda.CUDAGraph()
         # Within the stream, so that a recording that fails leaves the current one as it was. Only
         # calls of this thread are refused while it records: a notebook has others.
@@ -76,14 +67,15 @@ class RecordedStep:
 
     Parameters
     ----------
-    recorder : Recorder
+    recorder : CudaRecorder
+        In tests something that makes the same calls on the CPU.
     learned : torch.nn.Module
         What the step changes.
     report : callable
         Gets one line if the step cannot be recorded; it is then done in the ordinary way.
     """
 
-    def __init__(self, recorder: Recorder, learned: nn.Module, report: Callable[[str], None]):
+    def __init__(self, recorder: CudaRecorder, learned: nn.Module, report: Callable[[str], None]):
         self._recorder, self._learned, self._report = recorder, learned, report
         self.refused = ""
         self.played = 0  # steps, since `begin`

@@ -37,8 +37,6 @@ def check_epoch_records(folder: Path, epochs: int, rows: int) -> None:
     ValueError
         If a file of them is lost, damaged or not of `rows` rows.
     """
-    if (folder / "facts").is_dir():  # as the folder was called before
-        (folder / "facts").rename(folder / "records")
     for epoch in range(epochs):
         file = epoch_file(folder, epoch)
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -50,18 +51,16 @@ class Progress:
     # epoch -> part -> probabilities, of the selected epochs
     predictions: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
-    def minutes_left(self, epochs: int) -> float:
-        """Return how long the rest of `epochs` epochs takes at the pace so far."""
-        return float(np.mean(self.seconds)) * (epochs - self.epochs_done) / 60
-
 
 class ResumableRun:
     """What the kinds of runs share.
 
     Parameters
     ----------
+    name : str
+        What lines of text call the run, beside its seed.
     config : RunParameters
-        With `epochs`, `lr`, `batch_size` and `precision`.
+        With `epochs`, `lr`, `batch_size`, `precision` and `seed`.
     index : pandas.DataFrame
         With the column `part`.
     images : numpy.ndarray, (len(index), size, size, 3) uint8
@@ -73,6 +72,8 @@ class ResumableRun:
 
     Attributes
     ----------
+    told : dict of str
+        By its words, each metric that is said of an epoch; a subclass declares them.
     parts : dict of numpy.ndarray
         The rows of each part.
     images : DeviceImages
@@ -81,12 +82,14 @@ class ResumableRun:
     progress : Progress
     """
 
+    told: ClassVar[dict[str, str]]
     learned: nn.Module
     optimizer: object
     scheduler: object
 
     def __init__(
         self,
+        name: str,
         config: RunParameters,
         index: pd.DataFrame,
         images: np.ndarray,
@@ -94,7 +97,8 @@ class ResumableRun:
         report: Callable[[str], None],
         kept: bool | None = None,
     ):
-        self.config, self.accelerator, self.report = config, accelerator, report
+        self.name, self.config = name, config
+        self.accelerator, self.report = accelerator, report
         self.folder, self.progress = config.folder, Progress()
         self.writes = accelerator.is_main_process
         self.index = index
@@ -116,10 +120,6 @@ class ResumableRun:
 
     def write_results(self) -> None:
         """Write what the finished run leaves beside its metrics."""
-        raise NotImplementedError
-
-    def line(self) -> str:
-        """Return what is said of the last epoch."""
         raise NotImplementedError
 
     def _write_beginning(self) -> None:
@@ -194,7 +194,15 @@ class ResumableRun:
             "progress": asdict(self.progress),
         }
         write_checkpoint(self.folder / "checkpoint.pt", state)
-        self.report(self.line())
+        self.report(self._line(row))
+
+    def _line(self, row: dict) -> str:
+        """Return what is said of the last epoch, which has the row of metrics `row`."""
+        config, done = self.config, self.progress.epochs_done
+        numbers = ", ".join(f"{words} {row[metric]:.3f}" for words, metric in self.told.items())
+        minutes = np.mean(self.progress.seconds) * (config.epochs - done) / 60
+        where = f"{self.name} seed {config.seed}: epoch {done}/{config.epochs}"
+        return f"{where}, {numbers}, {minutes:.1f} min left"
 
     def keep_predictions(self) -> None:
         """Drop predictions that nobody will ask for any more."""

@@ -1,6 +1,7 @@
 """A run with labels: what it is made of, what an epoch leaves, what the finished run writes."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,12 @@ class TrainingRun(ResumableRun):
         Gets lines of text.
     """
 
+    told: ClassVar = {
+        "loss": "train_loss",
+        "held out": "validation_overall_accuracy",
+        "test": "test_overall_accuracy",
+    }
+
     def __init__(
         self,
         config: RunConfig,
@@ -66,7 +73,7 @@ class TrainingRun(ResumableRun):
             config.device, config.precision, config.processes, config.logger
         )
         kept = None if config.images_on_device == "auto" else False
-        super().__init__(config, index, images, accelerator, report, kept)
+        super().__init__(config.method, config, index, images, accelerator, report, kept)
         if config.logger:
             accelerator.init_trackers(config.run_id)
         if self.writes:
@@ -131,15 +138,20 @@ class TrainingRun(ResumableRun):
         return {
             "train_loss": mean_loss,
             "train_accuracy": float(fits.mean()),
-            **self._metrics("validation", HELD_OUT, probabilities),
-            **self._metrics("test", TEST, probabilities),
+            **self._metrics("validation", HELD_OUT, probabilities[HELD_OUT]),
+            **self._metrics("test", TEST, probabilities[TEST]),
         }
 
     def _predict(self, part: str) -> np.ndarray:
         return predict(self.learned, self.images, self.parts[part], self.accelerator)
 
-    def _metrics(self, name: str, part: str, probabilities: dict) -> dict[str, float]:
-        return _metrics_of(name, self.index.iloc[self.parts[part]], probabilities[part])
+    def _metrics(self, name: str, part: str, probabilities: np.ndarray) -> dict[str, float]:
+        """Return the metrics of one part, their names preceded by `name`."""
+        rows, num_classes = self.index.iloc[self.parts[part]], self.config.num_classes
+        metrics = classification_metrics(rows["label"].to_numpy(), probabilities, num_classes)
+        if set(VOTE_COLUMNS) <= set(rows):
+            metrics |= vote_metrics(class_votes(rows, num_classes), probabilities)
+        return {f"{name}_{metric}": value for metric, value in metrics.items()}
 
     def keep_predictions(self) -> None:
         """Drop predictions of epochs that no selection rule can pick any more."""
@@ -156,17 +168,6 @@ class TrainingRun(ResumableRun):
         """Look at the records of the first `epochs` epochs."""
         if self.writes:
             check_epoch_records(self.folder, epochs, len(self.parts[TRAIN]))
-
-    def line(self) -> str:
-        """Return what is said of the last epoch."""
-        config, last, done = self.config, self.progress.metrics[-1], self.progress.epochs_done
-        return (
-            f"{config.method} seed {config.seed}: epoch {done}/{config.epochs}, "
-            f"loss {last['train_loss']:.3f}, "
-            f"held out {last['validation_overall_accuracy']:.3f}, "
-            f"test {last['test_overall_accuracy']:.3f}, "
-            f"{self.progress.minutes_left(config.epochs):.1f} min left"
-        )
 
     def write_results(self) -> None:
         """Write predictions, records and weights.
@@ -185,15 +186,6 @@ class TrainingRun(ResumableRun):
         write_weights(self.folder / "weights.safetensors", self.learned.model)
         if self.learned.method.has_own_layers:
             write_weights(self.folder / "method.safetensors", self.learned.method)
-
-
-def _metrics_of(name: str, rows: pd.DataFrame, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics of one part, their names preceded by the part's."""
-    num_classes = probabilities.shape[1]
-    metrics = classification_metrics(rows["label"].to_numpy(), probabilities, num_classes)
-    if set(VOTE_COLUMNS) <= set(rows):
-        metrics |= vote_metrics(class_votes(rows, num_classes), probabilities)
-    return {f"{name}_{metric}": value for metric, value in metrics.items()}
 
 
 def selected_epochs(metrics: pd.DataFrame) -> dict[str, int]:

@@ -33,9 +33,7 @@ def test_opencv_without_windows_counts_and_no_package_is_asked_for_in_vain(monke
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(recording, "version", installed)
-    packages = environment("cpu")["packages"]
-    assert packages["opencv-python-headless"] == "5.0"
-    assert packages["torch"] is None
+    assert environment("cpu")["packages"] == {"opencv-python-headless": "5.0"}
 
 
 def test_what_the_last_digits_depend_on_is_compared(tmp_path):
