@@ -269,8 +269,7 @@ def _check_settings(output: Path, size: int, landmarks: str) -> None:
 
 
 def _outcome(outcome: str, reason: str, score: float | None = None, points=None) -> dict:
-    points = np.full((5, 2), np.nan) if points is None else np.round(points, 6)
-    points = [None if np.isnan(value) else value for value in points.ravel().tolist()]
+    points = [None] * 10 if points is None else np.round(points, 6).ravel().tolist()
     return {"outcome": outcome, "reason": reason, "score": score, "points": points}
 
 

@@ -33,7 +33,7 @@ from nlalib.prepare.duplicates import (
 
 FITS, DIFFERS, UNREADABLE = "fits", "differs", "cannot be read"
 AUDITED = {name: data_set for name, data_set in SETS.items() if data_set.published}
-_LISTED = 20  # names of broken files in the report
+_LISTED = 20  # sizes in the report, the most frequent first
 _DRAWN_SIDE = 48  # of faces that are drawn, pixels
 
 
@@ -88,7 +88,7 @@ def audit_dataset(
     deviations = [
         *count_deviations(counts, data_set.order),
         *_dropped_deviations(dropped, data_set.odd_reasons, expected.dropped),
-        *_file_deviations(files, expected.size),
+        *_file_deviations(files["undecodable"], files["sizes"], expected.size),
         *_leak_deviations(twins, expected.twins_in_train),
     ]
     labels = pd.Series(index["label"].to_numpy()).groupby(found.groups).nunique()
@@ -99,7 +99,10 @@ def audit_dataset(
         "counts": counts.to_dict("records"),
         "counts_source": expected.source,
         "dropped": dropped.to_dict("records"),
-        "sizes": files["sizes"],
+        "sizes": [
+            {"width": width, "height": height, "images": count}
+            for (width, height), count in files["sizes"].most_common(_LISTED)
+        ],
         "undecodable": files["undecodable"],
         "turned": files["turned"],
         "duplicates": twins.to_dict("records"),
@@ -153,12 +156,8 @@ def examine_images(
             yield image
 
     prints = take_fingerprints(images())
-    by_size = [
-        {"width": width, "height": height, "images": count}
-        for (width, height), count in sizes.most_common(_LISTED)
-    ]
-    files = {"sizes": by_size, "undecodable": undecodable, "decoded": decoded, "turned": turned}
-    return prints, files | {"other_sizes": sizes}
+    files = {"sizes": sizes, "undecodable": undecodable, "decoded": decoded, "turned": turned}
+    return prints, files
 
 
 def _digest(index: pd.DataFrame, values) -> str:
@@ -174,7 +173,7 @@ def _dropped_deviations(
     found = dropped.groupby("reason")["images"].sum().to_dict()
     # What a set's own codes drop is counted by the classes; these are about files and lists.
     for reason in (*odd, *known):
-        if found.get(reason, 0) != known.get(reason, 0) and reason in {**found, **known}:
+        if found.get(reason, 0) != known.get(reason, 0):
             texts.append(
                 f"{found.get(reason, 0):,} x {reason!r}, expected {known.get(reason, 0):,}: files "
                 "were lost or added since the set was published; unpack it again"
@@ -182,8 +181,8 @@ def _dropped_deviations(
     return texts
 
 
-def _file_deviations(files: dict, size: tuple[int, int] | None) -> list[str]:
-    texts, broken = [], files["undecodable"]
+def _file_deviations(broken: list[dict], sizes: Counter, size: tuple[int, int] | None) -> list[str]:
+    texts = []
     if closed := [one["path"] for one in broken if one["reason"] == CLOSED]:
         texts.append(f"{len(closed):,} images, first {closed[0]}, are {CLOSED}")
     if broken := [one for one in broken if one["reason"] != CLOSED]:
@@ -191,10 +190,9 @@ def _file_deviations(files: dict, size: tuple[int, int] | None) -> list[str]:
             f"{len(broken):,} images do not decode, first {broken[0]['path']} "
             f"({broken[0]['reason']}): cut short while downloading or unpacking; unpack again"
         )
-    del files["undecodable"][_LISTED:]
-    other = {found: count for found, count in files["other_sizes"].items() if found != size}
+    other = {found: count for found, count in sizes.items() if found != size}
     if size and other:
-        (width, height), _ = max(other.items(), key=lambda item: item[1])
+        width, height = max(other, key=other.get)
         texts.append(
             f"{sum(other.values()):,} images are not {size[0]} x {size[1]} pixels, most of them "
             f"{width} x {height}: a copy that was resized or aligned again"

@@ -119,27 +119,24 @@ def find_duplicates(fingerprints: Fingerprints) -> Duplicates:
         close = np.flatnonzero(distance <= HASH_DISTANCE)
         pairs = np.stack(np.divmod(close, distance.shape[1]), axis=1) + start
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        near += [part[_correlation(thumbnails, part) >= CORRELATION] for part in _parts(pairs)]
+        for part in _in_blocks(pairs, 8192):
+            near.append(part[_correlation(thumbnails, part) >= CORRELATION])
     return Duplicates(groups.ravel().astype(np.int64), np.concatenate(near))
 
 
 def _in_blocks(array: np.ndarray, rows: int) -> list[np.ndarray]:
-    return [array[start : start + rows] for start in range(0, max(1, len(array)), rows)]
-
-
-def _parts(pairs: np.ndarray) -> list[np.ndarray]:
-    return _in_blocks(pairs, 8192) if len(pairs) else []
+    return np.split(array, range(rows, len(array), rows))
 
 
 def _correlation(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return the correlation of the thumbnails of each pair; 0 where one is blank."""
     centred, deviation = [], []
     for side in pairs.T:
-        values = thumbnails[side].reshape(len(side), -1).astype(np.float32)
+        values = thumbnails[side].reshape(len(side), THUMBNAIL_SIDE**2).astype(np.float32)
         values -= values.mean(axis=1, keepdims=True)
         centred.append(values)
         deviation.append(np.sqrt(np.square(values).mean(axis=1)))
-    covariance = np.einsum("ij,ij->i", *centred) / thumbnails[0].size
+    covariance = np.einsum("ij,ij->i", *centred) / THUMBNAIL_SIDE**2
     is_blank = np.minimum(*deviation) < BLANK_DEVIATION
     return np.where(is_blank, 0, covariance / np.where(is_blank, 1, np.prod(deviation, axis=0)))
 
@@ -189,17 +186,16 @@ def count_twins(splits: pd.Series, duplicates: Duplicates) -> pd.DataFrame:
     """
     splits = np.asarray(splits)
     present = [split for split in SPLITS if (splits == split).any()]
-    rows = []
-    for other in present:
-        exact, either = (has_twin(duplicates, splits == other, near=near) for near in (False, True))
-        for split in present:
-            own = splits == split
-            rows.append((split, own.sum(), other, exact[own].sum(), either[own].sum()))
-    table = pd.DataFrame(rows, columns=["split", "images", "twin_in", "exact", "exact_or_near"])
-    order = {split: rank for rank, split in enumerate(SPLITS)}
-    return table.sort_values(
-        ["split", "twin_in"], key=lambda names: names.map(order), ignore_index=True
-    )
+    twins = {
+        other: [has_twin(duplicates, splits == other, near=near) for near in (False, True)]
+        for other in present
+    }
+    rows = [
+        (split, (splits == split).sum(), other, *(found[splits == split].sum() for found in both))
+        for split in present
+        for other, both in twins.items()
+    ]
+    return pd.DataFrame(rows, columns=["split", "images", "twin_in", "exact", "exact_or_near"])
 
 
 def leaked_test_images(

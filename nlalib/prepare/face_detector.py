@@ -28,6 +28,7 @@ _VIEW_MARGIN = 1.2
 _VOTE_OVERLAP, _VOTE_SCORE = 0.5, 0.5
 # Where a mirror puts the points of `nlalib.data.index.LANDMARKS`.
 _MIRRORED_ORDER = [1, 0, 2, 4, 3]
+_LEAST_SCORE = 0.9  # faces of lower confidence are dropped
 
 
 class Faces(NamedTuple):
@@ -90,9 +91,7 @@ def _predict(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return boxes, scores[:, 1], points.reshape(-1, 5, 2)
 
 
-def detect_faces(
-    image: np.ndarray, *, minimum_side: int = 224, minimum_score: float = 0.9
-) -> Faces:
+def detect_faces(image: np.ndarray, *, minimum_side: int = 224) -> Faces:
     """Find the faces of an image.
 
     Parameters
@@ -103,8 +102,6 @@ def detect_faces(
         A smaller image is enlarged until its shorter side has so many pixels. The network's
         smallest anchor is 16 pixels wide and it was trained on whole scenes: in crops of 48
         pixels, the size of FER2013, it misses most faces otherwise.
-    minimum_score : float
-        Faces of lower confidence are dropped.
 
     Returns
     -------
@@ -129,9 +126,7 @@ def detect_faces(
         image = cv2.resize(image, target, interpolation=cv2.INTER_CUBIC)
     boxes, scores, points = _predict(image)
     two_columns = np.column_stack([1 - scores, scores])
-    boxes, scores, points = filter_results(
-        boxes, two_columns, points, score_threshold=minimum_score
-    )
+    boxes, scores, points = filter_results(boxes, two_columns, points, score_threshold=_LEAST_SCORE)
     # Rounding the target's sides makes the two enlargements differ slightly.
     back = np.array([width / image.shape[1], height / image.shape[0]])
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
@@ -139,9 +134,7 @@ def detect_faces(
     return Faces(corners[order] * np.tile(back, 2), scores[order], points[order] * back)
 
 
-def find_face(
-    image: np.ndarray, *, minimum_side: int = 224, minimum_score: float = 0.9, vote: bool = True
-) -> Faces:
+def find_face(image: np.ndarray, *, vote: bool = True) -> Faces:
     """Find the largest face of an image, with more exact landmarks than `detect_faces` gives.
 
     The network answers once for each anchor, and a detection is the answer of the surest one. Here
@@ -151,8 +144,8 @@ def find_face(
 
     Parameters
     ----------
-    image, minimum_side, minimum_score
-        As for `detect_faces`, which finds the face.
+    image : numpy.ndarray
+        (height, width, 3), uint8, RGB.
     vote : bool
         False: in each view the surest anchor speaks alone.
 
@@ -166,8 +159,7 @@ def find_face(
     ValueError
         If the image has another shape or dtype.
     """
-    faces = detect_faces(image, minimum_side=minimum_side, minimum_score=minimum_score)
-    largest = Faces(*(part[:1] for part in faces))
+    largest = Faces(*(part[:1] for part in detect_faces(image)))
     if not len(largest.scores):
         return largest
     views = [

@@ -11,7 +11,6 @@ its own images, with its own seed.
 import argparse
 import hashlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -97,7 +96,7 @@ def main(arguments: list[str]) -> int:
         if given.output:
             names = dict(enumerate(expressions(7)))
             words = table.set_index("image_id").replace(names).reset_index()
-            path = Path(resolve(given.output))
+            path = resolve(given.output)
             write_csv(path, words)
             print(f"wrote {display_path(path)}")
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import ImageOps
 from torch import Tensor, nn
 
 from nlalib.data.image_files import eight_bits, open_image
@@ -81,7 +82,7 @@ def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        image = eight_bits(open_image(path)).convert("RGB")
+        image = ImageOps.exif_transpose(eight_bits(open_image(path))).convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path} is no image that can be read ({error})") from error
     if as_is:

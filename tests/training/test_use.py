@@ -76,6 +76,14 @@ def test_command_finds_the_face_and_says_where_there_is_none(
     assert not np.array_equal(faces[0], resized)
 
 
+def test_a_photograph_that_its_camera_held_on_its_side_is_put_upright(photograph, tmp_path):
+    turned, upright = tmp_path / "turned.png", use.read_face(photograph, 32, as_is=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
+    Image.open(photograph).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    assert np.array_equal(use.read_face(turned, 32, as_is=True), upright)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
