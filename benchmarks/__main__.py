@@ -8,8 +8,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in a study: one thread a run
 sys.path.insert(0, str(Path(__file__).parent))
 
-import cuda
 import epochs
+import gpu
 import memory
 import side_by_side
 import steps
@@ -33,7 +33,7 @@ BENCHMARKS = {
     "loading": steps.share_of_loading,
     "epoch": epochs.whole_epoch,
     "growth": growth,
-    "cuda": cuda.everything,
+    "cuda": gpu.everything,
 }
 
 

@@ -8,12 +8,14 @@ python benchmarks/alignment.py [THREADS]
 """
 
 import os
-import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from measuring import in_turns
 from PIL import Image
 
 from nlalib.data.sets.rendered import render_face, rendered_index
@@ -23,43 +25,41 @@ from nlalib.prepare.face_detector import detect_faces, find_face
 SIZE, FACES, ROUNDS = 224, 100, 3
 
 
-def rate_of(index, root: Path, landmarks: str, threads: int) -> tuple[float, float]:
-    """Return images a second of wall-clock time, and of processor time."""
+def both_clocks() -> np.ndarray:
+    """Return the wall clock's and the processor's time."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def align(index, root: Path, landmarks: str, threads: int) -> None:
     with tempfile.TemporaryDirectory() as output:
-        wall, processor = time.perf_counter(), time.process_time()
         align_images(index, root, output, SIZE, landmarks, threads=threads)
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    return len(index) / wall, len(index) / processor
 
 
 def main() -> None:
     most = int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count()
     index = rendered_index(train=FACES, test=0, seed=0)
+    images = [render_face(path, SIZE) for path in index["path"]]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        names = [f"{number}.png" for number in range(len(index))]
-        images = [render_face(path, SIZE) for path in index["path"]]
-        for name, image in zip(names, images, strict=True):
-            Image.fromarray(image).save(root / name)
-        index = index.assign(path=names)
-        rate_of(index[:4], root, "detected", 1)  # loads the network
+        index = index.assign(path=[f"{number}.png" for number in range(len(index))])
+        for name, image in zip(index["path"], images, strict=True):
+            Image.fromarray(image).save(Path(folder) / name)
         cases = [(source, threads) for source in ("given", "detected") for threads in {1, most}]
-        rates = {case: [] for case in cases}
-        for _ in range(ROUNDS):  # interleaved, so that a busy moment hits all alike
-            for case in cases:
-                rates[case].append(rate_of(index, root, *case))
+        variants = {case: partial(align, index, Path(folder), *case) for case in cases}
+        seconds = in_turns(variants, ROUNDS, both_clocks)
     print("landmarks  threads  images/s  images per second of processor time (medians of rounds)")
-    for (source, threads), measured in rates.items():
-        wall, processor = (statistics.median(part) for part in zip(*measured, strict=True))
+    for (source, threads), rounds in seconds.items():
+        wall, processor = len(index) / np.median(rounds, axis=0)
         print(f"{source:9}  {threads:7}  {wall:8.0f}  {processor:8.0f}")
-    seconds = {}
-    for find in (detect_faces, find_face):
-        started = time.process_time()
+
+    def look(find) -> None:
         for image in images:
             find(image)
-        seconds[find.__name__] = (time.process_time() - started) / len(images)
-        print(f"{find.__name__:12} {1e3 * seconds[find.__name__]:5.1f} ms a face")
-    print(f"four views cost {seconds['find_face'] / seconds['detect_faces']:.1f} times one look")
+
+    seconds = in_turns(
+        {find: partial(look, find) for find in (detect_faces, find_face)}, 1, time.process_time
+    )
+    once, four = (sum(rounds) / len(images) for rounds in seconds.values())
+    print(f"a look takes {1e3 * once:.1f} ms a face, four views {four / once:.1f} times as long")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ time, two forward passes, and predictions copied to NumPy after each step.
 import os
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 from measuring import compared, in_turns, record
 from PIL import Image
-from steps import CONFIG, our_epoch
+from steps import CONFIG, config_of, our_epoch
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -89,8 +88,7 @@ def whole_epoch(quick: bool) -> None:
             images = image_array(index, root=Path(folder), size=size)
             variants = {"plain loop fp32": plain_epoch(files, size, backbone, batch)}
             for precision in ("fp32", "bf16"):
-                config = replace(CONFIG, backbone=backbone, batch_size=batch, image_size=size)
-                config = replace(config, augmentation="released", precision=precision)
+                config = config_of(backbone, size, batch, precision, augmentation="released")
                 variants[f"nla {precision}"] = our_epoch(config, images)
             seconds = in_turns(variants, 3 if quick else 6, clock=time.perf_counter)
         table = compared(seconds, "plain loop fp32", number)

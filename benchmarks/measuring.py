@@ -79,6 +79,10 @@ def record(name: str, table: pd.DataFrame) -> None:
     table = table.assign(machine=machine())
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.4g")
-    shown = table.drop(columns="machine")
     print(f"\n{name}: {table['machine'].iloc[0]}")
-    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)
+    show(table.drop(columns="machine"))
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print a table, with three digits."""
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"), flush=True)

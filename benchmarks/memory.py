@@ -148,10 +148,9 @@ def growth(
         generate(root, max(numbers), pixels)
         for turn, number in itertools.product(range(rounds), numbers):
             for variant in variants_of(number, network):
-                command = [sys.executable, __file__, "--pixels", str(pixels)]
-                command += ["--epochs", str(epochs), "--variant", variant]
-                command += ["--network", network] if network else []
-                command += ["--child", str(root), str(number)]
+                about = {"number": number, "pixels": pixels, "epochs": epochs}
+                about |= {"variant": variant, "network": network}
+                command = [sys.executable, __file__, "--child", str(root), json.dumps(about)]
                 environment = {**os.environ, "NLA_CACHE": f"{name}/cache", "NLA_RUNS": f"{name}/r"}
                 if variant == GIVEN_BACK:
                     environment["MALLOC_MMAP_THRESHOLD_"] = "1000000"
@@ -214,12 +213,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="of all numbers, one after another")
     parser.add_argument("--network", help="the name of a backbone; a tiny one without it")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        root, number = Path(given.child[0]), int(given.child[1])
-        about = (root, number, given.pixels, given.epochs, given.variant, given.network)
-        print(json.dumps(one_number(*about)))
+        root, about = given.child
+        print(json.dumps(one_number(Path(root), **json.loads(about))))
         return
     numbers = [round(1000 * thousand) for thousand in given.thousands]
     growth(given.pixels, numbers, given.epochs, given.network, given.rounds)

@@ -32,6 +32,14 @@ SMALL = "resnet10_narrow16_stride2"  # the network of the grids
 CONFIG = RunConfig(method="nla", optimizer="adam", lr=1.0e-4, weight_decay=0.0, device="auto")
 
 
+def config_of(
+    network: str, pixels: int, batch: int, precision: str = "fp32", **changes
+) -> RunConfig:
+    """Return `CONFIG` with another network, size and batch, and what else is given."""
+    given = {"backbone": network, "image_size": pixels, "batch_size": batch}
+    return replace(CONFIG, **given, precision=precision, **changes)
+
+
 def labels_of(images: int) -> torch.Tensor:
     return torch.arange(images) % 7
 
@@ -123,8 +131,7 @@ def against_the_bare_minimum(quick: bool) -> None:
         images = random_images(batch, size)
         variants = {}
         for precision in ("fp32", "bf16"):
-            config = replace(CONFIG, backbone="resnet18", image_size=size, precision=precision)
-            config = replace(config, batch_size=batch)
+            config = config_of("resnet18", size, batch, precision)
             variants[f"bare {precision}"] = bare_step(config, batch)
             variants[f"nla {precision}"] = our_epoch(config, images)
         seconds = in_turns(variants, 3 if quick else 9)
@@ -150,8 +157,7 @@ def batches_and_networks(quick: bool) -> None:
         kinds, number = [*kinds[:6], kinds[8]], 128
     images, variants = random_images(number, 48), {}
     for network, batch, precision in kinds:
-        config = replace(CONFIG, backbone=network, batch_size=batch, precision=precision)
-        config = replace(config, augmentation="affine")
+        config = config_of(network, 48, batch, precision, augmentation="affine")
         variants[f"{network}, batch {batch}, {precision}"] = our_epoch(config, images)
     seconds = in_turns(variants, 4 if quick else 6)
     table = compared(seconds, f"{small}, batch 32, fp32", number)
@@ -162,7 +168,7 @@ def what_bounds_small_images(quick: bool) -> None:
     """Parts of a step of `nla` at 48 pixels and batch 32, and what was tried to make it faster."""
     tables = []
     for network in (SMALL, "resnet18"):
-        config = replace(CONFIG, backbone=network, augmentation="affine", batch_size=32)
+        config = config_of(network, 48, 32, augmentation="affine")
         variants = {
             "bare step": bare_step(config, 32),
             "forward and backward": bare_step(config, 32, optimizer=None),
@@ -184,7 +190,7 @@ def cost_of_records(quick: bool) -> None:
     """What recording numbers of each sample costs, as a share of the whole step."""
     rows = []
     for network, batch in ((SMALL, 32), ("resnet18_narrow16", 64)):
-        config = replace(CONFIG, backbone=network, batch_size=batch)
+        config = config_of(network, 48, batch)
         step = our_epoch(config, random_images(batch, 48))
         device = make_accelerator(config.device, config.precision).device
         logits, labels = torch.randn(batch, 7).to(device), labels_of(batch).to(device)
@@ -219,8 +225,7 @@ def cost_of_determinism(quick: bool) -> None:
     tables = []
     for network, size in (("resnet18", 112), ("resnet18", 48), (SMALL, 48)):
         for precision in ("fp32", "bf16"):
-            config = replace(CONFIG, backbone=network, image_size=size, precision=precision)
-            config = replace(config, batch_size=32, augmentation="released")
+            config = config_of(network, size, 32, precision, augmentation="released")
             images = random_images(32, size)
             variants = {"any": our_epoch(config, images)}
             variants["deterministic"] = our_epoch(replace(config, deterministic=True), images)
@@ -238,8 +243,7 @@ def share_of_loading(quick: bool) -> None:
     for network, size, number in ((SMALL, 48, 512), ("resnet18", 112, 64), ("resnet18", 224, 64)):
         number = number // 2 if quick else number
         # The faster the rest, the larger the share of reading.
-        config = replace(CONFIG, backbone=network, image_size=size, precision="bf16")
-        config = replace(config, batch_size=32)
+        config = config_of(network, size, 32, "bf16")
         epoch, spent = our_epoch(config, stored_images(number, size)), []
 
         def timed(images, positions, spent=spent):

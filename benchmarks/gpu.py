@@ -10,7 +10,6 @@ tensors that lie on the card; played as one graph nothing waits for launches any
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,8 @@ import torch
 from epochs import plain_epoch
 from measuring import in_turns, record
 from PIL import Image
-from steps import CONFIG, our_epoch, random_images
+from side_by_side import rate_together
+from steps import config_of, our_epoch, random_images
 
 from nlalib.training.bare_step import bare_steps
 from nlalib.training.config import RunConfig
@@ -41,20 +41,13 @@ CASES = (
     (48, "resnet18_narrow32", 128),
 )
 LIMIT = "bare step as one graph"
-WORKER_SECONDS = 8
+SECONDS = 8  # of runs side by side
 PIPES, NO_PIPES = "CUDA_MPS_PIPE_DIRECTORY", "/nowhere"
 
 
 def settings(size: int, network: str, batch: int) -> RunConfig:
-    return replace(
-        CONFIG,
-        image_size=size,
-        backbone=network,
-        batch_size=batch,
-        augmentation="released",
-        precision="bf16",
-        lr_schedule="exponential",
-    )
+    changes = {"augmentation": "released", "lr_schedule": "exponential"}
+    return config_of(network, size, batch, "bf16", **changes)
 
 
 def variants_of(config: RunConfig, on_gpu: bool, compiled: bool) -> dict[str, Callable]:
@@ -102,38 +95,11 @@ def one_case(size: int, network: str, batch: int, rounds: int, compiled: bool) -
 
 def side_by_side(runs: int, pipes: str) -> pd.DataFrame:
     """Several processes train on the one card at the same time, by MPS's `pipes` or without."""
-    words = [sys.executable, __file__, str(WORKER_SECONDS)]
-    environment = {**os.environ, PIPES: pipes or NO_PIPES}
-    processes = [
-        subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        for _ in range(runs)
-    ]
-    for process in processes:
-        process.stdout.readline()  # it is ready
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    total = sum(float(process.communicate()[0].split()[-1]) for process in processes)
+    config = settings(112, "face_resnet", 32)
+    total = rate_together(runs, config, IMAGES, SECONDS, **{PIPES: pipes or NO_PIPES})
     row = {"variant": "our epoch, graph, images kept", "images_per_second": total, "runs": runs}
     row |= {"pixels": 112, "network": "face_resnet", "batch": 32, "mps": bool(pipes)}
     return pd.DataFrame([row])
-
-
-def worker(seconds: float) -> None:
-    """Be one of the runs: say when ready, begin when told, print images a second."""
-    config = settings(112, "face_resnet", 32)
-    images = random_images(IMAGES, config.image_size)
-    epoch = our_epoch(config, images, torch.cuda.is_available(), True)
-    epoch()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        epoch()
-        done += len(images)
-    print(done / (time.perf_counter() - started), flush=True)
 
 
 def plain_loop(folder: Path) -> pd.DataFrame:
@@ -179,7 +145,3 @@ def everything(quick: bool) -> None:
         tables.append(plain_loop(Path(folder)))
     table = pd.concat(tables, ignore_index=True)
     record("cuda", table.assign(driver=driver(), cuda=torch.version.cuda))
-
-
-if __name__ == "__main__":
-    worker(float(sys.argv[1]))
