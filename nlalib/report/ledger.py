@@ -122,6 +122,8 @@ def _limit(
         return f"interim: {len(gains)} of {declared} declared seeds"
     if not gate.passed:
         return "the runs could not have told (gate)"
+    if len(gains) < 2:
+        return "one seed, no interval"
     if side:
         over_seeds_alone = np.isnan(images).all() and not contrast.is_of_training
         return _ONE + (", no interval over images" if over_seeds_alone else "")

@@ -221,6 +221,8 @@ def test_limits_by_hand(monkeypatch):
     assert found["limit"] == "an interval holds zero; equal within a point, not corrected"
     found = ledger_of(monkeypatch, gains, sure, told(*sure), passed=False)
     assert found["limit"] == "the runs could not have told (gate)"
+    found = ledger_of(monkeypatch, gains[:1], NO_IMAGES, told(*sure))
+    assert (found["verdict"], found["limit"]) == ("inconclusive", "one seed, no interval")
 
 
 def test_a_declared_contrast_brings_the_larger_p_value_of_its_study(monkeypatch):
