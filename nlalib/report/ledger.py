@@ -6,7 +6,9 @@ Every number comes from the tables in results/, and so does the verdict:
 verified      the runs could tell (`nlalib.report.gate`), every declared seed has run, and the
               interval over seeds lies on the claim's side, and that over test images where there is
               one; and p-values corrected for their number (Holm) are below 5 % too: of contrasts
-              that the study declared before its runs among these, of all others among the claims
+              that the study declared before its runs among these, of all others among the claims.
+              Where the main study has the same runs of the reference from another machine, the
+              interval over seeds against those lies on that side as well
 falsified     as there, but the intervals lie on the other side
 inconclusive  anything else; the limit says what kept a claim from a verdict
 ============  ====================================================================================
@@ -21,7 +23,7 @@ import yaml
 
 from nlalib.paths import ROOT
 from nlalib.report.certainty import INCONCLUSIVE, equivalence, holm, student_interval
-from nlalib.report.claims import CLAIMS, CONVERGED, SHORT, Contrast
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN, SHORT, Contrast
 from nlalib.report.frame import published_table
 from nlalib.report.gate import Gate, published_gate
 from nlalib.report.reading import in_points, with_interval
@@ -32,6 +34,8 @@ COLUMNS = [
     *("limit", "hours", "study", "command", "shown_in"),
 ]
 _ONE, _CHANCE = "one data set, one network", "corrected for their number, it may be chance"
+_ELSEWHERE = "otherwise against the same runs of another machine"
+VERDICTS = {1: "verified", -1: "falsified", 0: INCONCLUSIVE}
 LEVEL = 0.05  # of the tests
 # How a difference is shown: accuracies and calibration times 100; a correlation, a share as it is.
 POINTS, AS_IT_IS = "points", "as it is"
@@ -91,6 +95,9 @@ def measured(contrast: Contrast, rule: str) -> dict:
     gate, declared = published_gate(config), declared_seeds(config)
     can_tell = gate.passed and found["n"] >= max(declared, 2)  # one seed has no interval
     side = _side([found["low"], found["high"], *images]) if can_tell else 0
+    is_elsewhere = bool(side) and _is_other_side(
+        side, contrast.sign * _against_main(contrast, rule)
+    )
     is_declared = told["primary"] == 1  # NaN, of a table that does not say, is none
     results = published_table(study)
     of_runs = (results["metric"] == "training_seconds") & (results["selection"] == "last")
@@ -100,8 +107,10 @@ def measured(contrast: Contrast, rule: str) -> dict:
         "p_holm": told[["p_seeds_holm", "p_images_holm"]].max() if is_declared else None,
         **dict(zip(("images_low", "images_high"), images, strict=True)),
         **{"gate": str(gate), "study": study},
-        "verdict": {1: "verified", -1: "falsified", 0: INCONCLUSIVE}[side],
-        "limit": _limit(side, gains, declared, gate, contrast, images),
+        "verdict": INCONCLUSIVE if is_elsewhere else VERDICTS[side],
+        "limit": _ELSEWHERE
+        if is_elsewhere
+        else _limit(side, gains, declared, gate, contrast, images),
         "hours": float(results.loc[of_runs, "value"].sum() / 3600),
         "command": f"make study CONFIG=configs/{study}.yaml",
     }
@@ -150,6 +159,25 @@ def _gains(contrast: Contrast, rule: str) -> np.ndarray:
     return (one - other).dropna().to_numpy()
 
 
+def _against_main(contrast: Contrast, rule: str) -> np.ndarray:
+    """Return each seed's difference to the main study's runs of the reference, (n,) float.
+
+    Empty where the main study has not the same runs, or the very same numbers of them.
+    """
+    none = np.array([])
+    if contrast.study == MAIN or contrast.is_of_training or rules_of(contrast) == ("last",):
+        return none
+    chosen = [
+        table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
+        for table in (published_table(contrast.study), published_table(MAIN))
+    ]
+    (one, other), (_, again) = (_pair(table, contrast) for table in chosen)
+    both = other.merge(again, on=["run_id", "seed"], suffixes=("", "_again"))
+    if len(both) < len(other) or np.allclose(both["value"], both["value_again"], atol=2e-6):
+        return none
+    return (one.set_index("seed")["value"] - both.set_index("seed")["value_again"]).to_numpy()
+
+
 def _facts(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
     """Return each seed's fact at the last epoch, less what it is compared with, (n,) float."""
 
@@ -192,6 +220,14 @@ def _pair(table: pd.DataFrame, contrast: Contrast) -> list[pd.DataFrame]:
         same[(same["method"] == method) & (same["settings"] == settings)]
         for method, settings in ((contrast.method, contrast.settings), (contrast.against, ""))
     ]
+
+
+def _is_other_side(side: int, gains: np.ndarray) -> bool:
+    """Return whether there are such differences, and their interval does not lie on that side."""
+    if not len(gains):
+        return False
+    found = student_interval(gains)
+    return _side([found["low"], found["high"]]) != side
 
 
 def _published_difference(contrast: Contrast, rule: str) -> pd.Series:

@@ -225,6 +225,34 @@ def test_limits_by_hand(monkeypatch):
     assert (found["verdict"], found["limit"]) == ("inconclusive", "one seed, no interval")
 
 
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [([], False), ([0.011, 0.012, 0.014], False), ([0.001, -0.012, 0.02], True),
+     ([-0.011, -0.012, -0.014], True)],
+)  # fmt: skip
+def test_a_verdict_holds_against_the_reference_of_both_machines(monkeypatch, gains, expected):
+    """The main study's runs of the reference may be there from another machine."""
+    assert ledgers._is_other_side(1, np.array(gains)) == expected
+    monkeypatch.setattr(ledgers, "_is_other_side", lambda *_: expected)
+    found = ledger_of(monkeypatch, [0.01, 0.02, 0.03], (0.01, 0.03), told(0.01, 0.03))
+    assert found["verdict"] == ("inconclusive" if expected else "verified")
+    assert ("another machine" in found["limit"]) == expected
+
+
+def test_the_main_studys_reference_by_a_plain_loop():
+    """Of the weight alone: those runs have one id in both studies, and other numbers."""
+    contrast = CLAIMS[2].converged
+    here, there = ({}, {})
+    for name, values in (("face_parts.csv", here), (f"{MAIN}.csv", there)):
+        for row in rows_of(name, metric="overall_accuracy", selection="last", noise_rate="0.0"):
+            values[row["method"], row["settings"], row["seed"]] = float(row["value"])
+    expected = [here["nla", "consistency=none", s] - there["ce", "", s] for s in "012"]
+    assert here["ce", "", "0"] != there["ce", "", "0"]
+    assert ledgers._against_main(contrast, "last").tolist() == pytest.approx(expected)
+    for number in (1, 5, 10, 14):  # of the main study itself, of training, of corrupted images
+        assert not len(ledgers._against_main(CLAIMS[number - 1].converged, "last"))
+
+
 def test_a_declared_contrast_brings_the_larger_p_value_of_its_study(monkeypatch):
     gains = [0.01, 0.02, 0.03]
     declared = told(0.005, 0.04, True, 0.01, 0.03)
