@@ -157,6 +157,7 @@ def paired_differences(
         If the reference was run under none of the conditions, or never with the same seed, or
         several settings of it could be meant.
     """
+    results = results.reset_index(drop=True)  # tables laid together may repeat theirs
     chosen = chosen_rows(results, metric, selection)
     baselines = chosen_rows(results, metric, reference_selection or selection)
     chosen_by = {"reference": reference, "selection": selection, "metric": metric}

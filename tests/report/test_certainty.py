@@ -222,6 +222,17 @@ def test_equality_is_shown_by_close_differences_alone():
     assert np.isnan(equivalence([0.003, 0.003]))  # no spread is no certainty
 
 
+def test_rows_of_tables_laid_together_are_all_paired():
+    """Their indices repeat, and a method's row is none of the reference's for it."""
+    table = results_of({"nla": [0.7, 0.8], "ce": [0.6, 0.65]})
+    own, other = (table[table["method"] == method] for method in ("nla", "ce"))
+    together = pd.concat([own.set_axis(range(len(own))), other.set_axis(range(len(other)))])
+    found = paired_differences(together, "overall_accuracy", "last", "ce")
+    expected = paired_differences(table, "overall_accuracy", "last", "ce")
+    pd.testing.assert_frame_equal(found, expected)
+    assert found["n"].tolist() == [2]
+
+
 def test_equivalence_is_the_larger_of_two_one_sided_tests():
     differences = np.array([0.004, 0.001, 0.006, -0.002])
     t = (differences.mean() - 0.01) / (differences.std(ddof=1) / 2)  # the nearer bound
