@@ -224,7 +224,7 @@ def test_equality_is_shown_by_close_differences_alone():
 
 def test_rows_of_tables_laid_together_are_all_paired():
     """Their indices repeat, and a method's row is none of the reference's for it."""
-    table = results_of({"nla": [0.7, 0.8], "ce": [0.6, 0.65]})
+    table = results_of({("nla", "", 0.0): [0.7, 0.8], ("ce", "", 0.0): [0.6, 0.65]})
     own, other = (table[table["method"] == method] for method in ("nla", "ce"))
     together = pd.concat([own.set_axis(range(len(own))), other.set_axis(range(len(other)))])
     found = paired_differences(together, "overall_accuracy", "last", "ce")
