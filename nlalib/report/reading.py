@@ -79,7 +79,7 @@ def with_interval(difference: float, low: float, high: float, digits: int = 1) -
 
 
 def in_points(row) -> str:
-    """Return a difference in points (of a correlation or share: times 100), with its interval."""
+    """Return a difference in points, with its interval."""
     return with_interval(100 * row.difference, 100 * row.low, 100 * row.high)
 
 
