@@ -171,11 +171,12 @@ def _against_main(contrast: Contrast, rule: str) -> np.ndarray:
         table[(table["metric"] == contrast.metric) & (table["selection"] == rule)]
         for table in (published_table(contrast.study), published_table(MAIN))
     ]
-    (one, other), (_, again) = (_pair(table, contrast) for table in chosen)
-    both = other.merge(again, on=["run_id", "seed"], suffixes=("", "_again"))
+    (one, other), (_, of_main) = (_pair(table, contrast) for table in chosen)
+    both = other.merge(of_main, on=["run_id", "seed"], suffixes=("", "_again"))
     if len(both) < len(other) or np.allclose(both["value"], both["value_again"], atol=2e-6):
         return none
-    return (one.set_index("seed")["value"] - both.set_index("seed")["value_again"]).to_numpy()
+    again = both.set_index("seed")["value_again"]
+    return (one.set_index("seed")["value"] - again).dropna().to_numpy()
 
 
 def _facts(table: pd.DataFrame, contrast: Contrast) -> np.ndarray:
