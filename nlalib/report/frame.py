@@ -45,6 +45,11 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
+def published_file(name: str) -> Path:
+    """Return the path of a published file, as "face.csv" or "predictions/face.parquet"."""
+    return ROOT / "results" / name
+
+
 def published_table(study: str, ending: str = "") -> pd.DataFrame:
     """Read a table of a published study from results/; `ending` as "_epochs".
 
@@ -53,7 +58,7 @@ def published_table(study: str, ending: str = "") -> pd.DataFrame:
     FileNotFoundError
         If it is not there.
     """
-    path = ROOT / "results" / f"{study}{ending}.csv"
+    path = published_file(f"{study}{ending}.csv")
     if not path.is_file():
         raise FileNotFoundError(f"no {display_path(path)}; publish the finished study first")
     return read_once(path, read_table).copy()

@@ -7,7 +7,7 @@ from nlalib.data.sets import SETS
 from nlalib.data.splits import load_dataset
 from nlalib.files import write_csv
 from nlalib.metrics import classification_metrics
-from nlalib.paths import ROOT, display_path
+from nlalib.paths import display_path
 from nlalib.prepare.audit import examine_images
 from nlalib.prepare.duplicates import (
     Duplicates,
@@ -16,6 +16,7 @@ from nlalib.prepare.duplicates import (
     without_leaked,
 )
 from nlalib.report.collect import some_runs_at_hand
+from nlalib.report.frame import published_file
 from nlalib.report.records import read_record
 from nlalib.report.studies import Study, read_study
 from nlalib.training.config import RunConfig
@@ -116,7 +117,7 @@ def leakage(config: str) -> None:
     """Write `results/<study>_leakage.csv` of a study's runs, done or kept, and print it."""
     study = read_study(config)
     table = leakage_table(study)
-    path = ROOT / "results" / f"{study.name}_leakage.csv"
+    path = published_file(f"{study.name}_leakage.csv")
     write_csv(path, table, float_format="%.6g")
     print(table.drop(columns="run_id").to_string(index=False, float_format="{:.4f}".format))
     print(f"wrote {display_path(path)}")

@@ -24,7 +24,7 @@ import yaml
 from nlalib.paths import ROOT
 from nlalib.report.certainty import INCONCLUSIVE, equivalence, holm, student_interval
 from nlalib.report.claims import CLAIMS, CONVERGED, MAIN, SHORT, Contrast
-from nlalib.report.frame import published_table
+from nlalib.report.frame import published_file, published_table
 from nlalib.report.gate import Gate, published_gate
 from nlalib.report.reading import in_points, with_interval
 
@@ -83,7 +83,7 @@ def rules_of(contrast: Contrast) -> tuple[str, ...]:
 def measured(contrast: Contrast, rule: str) -> dict:
     """Return what the published tables say of a contrast; nothing where they are not there."""
     study = contrast.study.removesuffix("_robustness")
-    if not study or not (ROOT / "results" / f"{contrast.study}.csv").is_file():
+    if not study or not published_file(f"{contrast.study}.csv").is_file():
         return {"verdict": "not run"}
     gains = contrast.sign * _gains(contrast, rule)
     if not len(gains):
@@ -237,7 +237,7 @@ def _published_difference(contrast: Contrast, rule: str) -> pd.Series:
     Its interval over test images, whether the study declared it, and its corrected p-values.
     """
     nothing = pd.Series(np.nan, _OF_DIFFERENCES)
-    path = ROOT / "results" / f"{contrast.study}_differences.csv"
+    path = published_file(f"{contrast.study}_differences.csv")
     if contrast.is_of_training or contrast.init or not path.is_file():
         return nothing
     table, _ = _pair(published_table(contrast.study, "_differences"), contrast)

@@ -32,9 +32,9 @@ from nlalib.data.splits import TEST, class_votes, load_dataset
 from nlalib.data.votes import label_from_votes
 from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
-from nlalib.paths import ROOT, display_path
+from nlalib.paths import display_path
 from nlalib.report.collect import identity_columns, some_runs_at_hand, votes_of_test
-from nlalib.report.frame import SETTING
+from nlalib.report.frame import SETTING, published_file
 from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study, read_study
 from nlalib.report.true_votes import fit_votes, pair_agreement
@@ -243,7 +243,7 @@ def write_agreement(config: str) -> None:
     """Write `results/<study>_agreement.csv` of a study's finished runs, to six decimals."""
     study = read_study(config)
     table = study_agreement(study)
-    path = ROOT / "results" / f"{study.name}_agreement.csv"
+    path = published_file(f"{study.name}_agreement.csv")
     write_csv(path, table.round(6))
     runs = table.loc[table["who"] == "run", "run_id"].nunique()
     print(f"{runs} of {len(study.runs)} runs beside people: {display_path(path)}")

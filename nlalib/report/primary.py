@@ -17,9 +17,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from nlalib.paths import ROOT
 from nlalib.report.certainty import ACCURACIES, certainty, holm
-from nlalib.report.frame import SETTING, read_table
+from nlalib.report.frame import SETTING, published_file, read_table
 from nlalib.report.reading import verdict
 
 SHORT_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
@@ -35,7 +34,7 @@ ROUNDING = 2e-6  # of published tables, which have six decimals
 @lru_cache(maxsize=1)
 def published_contrasts() -> pd.DataFrame:
     """Return all published comparisons, `primary` and their p-values corrected as said above."""
-    paths = sorted((ROOT / "results").glob("*_differences.csv"))
+    paths = sorted(published_file("").glob("*_differences.csv"))
     # One without rows has columns without a type, which would be all tables'.
     table = pd.concat([t for t in map(read_table, paths) if len(t)], ignore_index=True)
     is_short = table["study"].isin(SHORT_STUDIES)

@@ -19,7 +19,7 @@ from nlalib.report.collect import (
 )
 from nlalib.report.differences import study_differences
 from nlalib.report.epoch_numbers import records_file
-from nlalib.report.frame import headline, read_table
+from nlalib.report.frame import headline, published_file, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.reading import differences_in_words
 from nlalib.report.records import (
@@ -203,4 +203,4 @@ def publish(config: str) -> None:
 def _published_file(study: Study, name: str) -> Path:
     """Return where one of the study's tables stands among the published ones."""
     ending = "" if name == "results" else f"_{name}"
-    return ROOT / "results" / f"{study.name}{ending}.csv"
+    return published_file(f"{study.name}{ending}.csv")

@@ -10,7 +10,7 @@ from nlalib.files import write_csv
 from nlalib.paths import ROOT
 from nlalib.report.certainty import ACCURACIES, certainty, paired_differences
 from nlalib.report.claims import MAIN, RECORDED
-from nlalib.report.frame import headline, markdown, published_table
+from nlalib.report.frame import headline, markdown, published_file, published_table
 from nlalib.report.gate import published_gate
 from nlalib.report.ledger import in_short, ledger
 from nlalib.report.reading import in_points
@@ -60,7 +60,7 @@ def _shown_studies() -> list[dict]:
     there = [
         content
         for content in contents
-        if content.get("readme") and (ROOT / "results" / f"{content['study']}.csv").is_file()
+        if content.get("readme") and published_file(f"{content['study']}.csv").is_file()
     ]
     if not there:
         raise FileNotFoundError("no table in results/; publish a finished study first")
@@ -232,7 +232,7 @@ def readme_marks(section: str) -> tuple[str, str]:
 
 def readme() -> None:
     """Write results/claims.csv, and `MADE_SECTIONS` into their files, each between its marks."""
-    write_csv(ROOT / "results" / "claims.csv", ledger().round(6))
+    write_csv(published_file("claims.csv"), ledger().round(6))
     for file, sections in MADE_SECTIONS.items():
         path = ROOT / file
         text = path.read_text()

@@ -5,7 +5,6 @@ Metrics that need annotators' votes are made again where the data set is there, 
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from nlalib.metrics import SELECTION_RULES
 from nlalib.paths import ROOT, display_path
 from nlalib.report.collect import index_reader, run_rows, votes_of_test
 from nlalib.report.differences import study_differences
-from nlalib.report.frame import SETTING, headline, published_table
+from nlalib.report.frame import SETTING, headline, published_file, published_table
 from nlalib.report.reading import difference_in_words
 from nlalib.report.records import kept_runs, predictions_file
 from nlalib.report.studies import Study, read_study
@@ -49,7 +48,7 @@ def recompute(configs: list[str]) -> None:
     ValueError
         If a number is not as published.
     """
-    published = [name for name in _kept_studies() if _table_file(name).is_file()]
+    published = [name for name in _kept_studies() if published_file(f"{name}.csv").is_file()]
     told = []
     for config in configs or [str(ROOT / "configs" / f"{name}.yaml") for name in published]:
         study = published_part(read_study(config))
@@ -155,7 +154,7 @@ def _tell(study: Study, ending: str, found: pd.DataFrame, metrics: Collection[st
     again, wrong = table["is_recomputed"].sum(), _wrong(table)
     verdict = f"{len(wrong):,} NOT as published" if len(wrong) else "all as published"
     print(
-        f"{display_path(_table_file(study.name + ending))}, {len(study.runs)} runs: "
+        f"{display_path(published_file(f'{study.name}{ending}.csv'))}, {len(study.runs)} runs: "
         f"{again:,} of {len(table):,} numbers recomputed, {verdict}",
         flush=True,
     )
@@ -171,7 +170,7 @@ def _tell(study: Study, ending: str, found: pd.DataFrame, metrics: Collection[st
 
 def _tables_without_predictions() -> list[str]:
     made = {f"{name}{ending}" for name in _kept_studies() for ending in KEYS} | {"claims"}
-    files = {path.stem for path in (ROOT / "results").glob("*.csv")}
+    files = {path.stem for path in published_file("").glob("*.csv")}
     return sorted(name for name in files - made if not name.endswith("_epochs"))
 
 
@@ -191,7 +190,3 @@ def _tell_of_the_rest(metrics: Iterable[str], tables: Iterable[str]) -> None:
 
 def _kept_studies() -> list[str]:
     return sorted(path.stem for path in predictions_file("").parent.glob("*.parquet"))
-
-
-def _table_file(name: str) -> Path:
-    return ROOT / "results" / f"{name}.csv"

@@ -20,8 +20,7 @@ from nlalib.data.labels import probability_columns
 from nlalib.data.splits import TEST, TRAIN
 from nlalib.files import write_atomically
 from nlalib.metrics import picked_epochs
-from nlalib.paths import ROOT
-from nlalib.report.frame import read_once
+from nlalib.report.frame import published_file, read_once
 from nlalib.report.per_sample import memorisation
 from nlalib.training.config import RunConfig
 
@@ -148,18 +147,18 @@ def kept_runs(study: str) -> frozenset[str]:
 
 def predictions_file(study: str) -> Path:
     """Return the path of a published study's predictions."""
-    return ROOT / "results" / "predictions" / f"{study}.parquet"
+    return published_file(f"predictions/{study}.parquet")
 
 
 def epochs_file(study: str) -> Path:
     """Return the path of a published study's numbers over epochs."""
     kept = kept_epochs_file(study)
-    return kept if kept.is_file() else ROOT / "results" / f"{study}_epochs.csv"
+    return kept if kept.is_file() else published_file(f"{study}_epochs.csv")
 
 
 def kept_epochs_file(study: str) -> Path:
     """Return where the numbers over epochs of an unfinished study's runs are kept."""
-    return ROOT / "results" / "predictions" / f"{study}_epochs.csv"
+    return published_file(f"predictions/{study}_epochs.csv")
 
 
 def kept_predictions(study: str) -> pd.DataFrame:

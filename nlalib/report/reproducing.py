@@ -13,7 +13,7 @@ from nlalib.metrics import ONE_EPOCH_RULES
 from nlalib.paths import ROOT
 from nlalib.report.certainty import ACCURACIES, student_interval
 from nlalib.report.claims import MAIN
-from nlalib.report.frame import SETTING, markdown, published_table
+from nlalib.report.frame import SETTING, markdown, published_file, published_table
 from nlalib.report.reading import by_seed, with_interval
 
 GRIDS = ("ferplus_small", "noise", "imbalance", "noise_networks", "ablation", "weak")
@@ -163,7 +163,7 @@ def twins_worth() -> pd.DataFrame:
 
     Twins are looked for in the whole official training set, and in the part a run trained on.
     """
-    rows = pd.read_csv(ROOT / "results" / "ferplus_small_leakage.csv")
+    rows = pd.read_csv(published_file("ferplus_small_leakage.csv"))
     among = {"official split": "the official training images", "run": "those trained on"}
     table = []
     for (method, twins, kind), same in rows.groupby(["method", "twins", "trained_on"]):

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from nlalib import __main__ as command_line
-from nlalib.report import collect, frame, ledger, publish, readme, recompute, records
+from nlalib.report import collect, frame, ledger, publish, readme, recompute
 
 STUDY = """\
 study: tiny
@@ -20,7 +20,7 @@ readme: true
 def project(tmp_path, monkeypatch):
     """A project's root of its own; returns a function that runs one command there."""
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
-    for module in (frame, ledger, publish, readme, recompute, records):
+    for module in (frame, ledger, publish, readme, recompute):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
     numbers = pd.DataFrame({"epoch": [0, 1], "metric": "accuracy_given", "value": [1 / 3, 0.5]})

@@ -9,7 +9,7 @@ import pytest
 from made_runs import LABELS, study_of, write_run
 
 from nlalib.metrics import classification_metrics, vote_metrics
-from nlalib.report import collect, records
+from nlalib.report import collect, frame, records
 from nlalib.report.collect import finished_part, run_rows, study_epochs, study_table
 from nlalib.report.frame import RESULT_COLUMNS, SETTING
 from nlalib.report.records import predictions_of, read_record, write_prediction_table
@@ -23,7 +23,7 @@ VALIDATION = [0.1, 0.6, 0.6, 0.2]
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(frame, "ROOT", tmp_path)
     # The runs made here have images of no data set.
     monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
     return tmp_path / "runs"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_runs import LABELS, study_of, write_run
 
-from nlalib.report import collect, records
+from nlalib.report import collect, frame
 from nlalib.report.certainty import detectable_difference, holm
 from nlalib.report.collect import study_table
 from nlalib.report.differences import DIFFERENCE_COLUMNS, hits_on_test, study_differences
@@ -18,7 +18,7 @@ from nlalib.training.config import RunConfig
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path))
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(frame, "ROOT", tmp_path)
     monkeypatch.setattr(collect, "load_dataset", lambda choice: (pd.DataFrame(), None))
 
 

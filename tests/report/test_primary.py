@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nlalib.report import primary
+from nlalib.report import frame
 from nlalib.report.certainty import ACCURACIES, holm, paired_differences
 from nlalib.report.frame import published_table
 from nlalib.report.primary import SHORT_STUDIES, corrected, published_contrasts, told, with_images
@@ -93,7 +93,7 @@ def test_a_table_without_a_comparison_leaves_the_others_as_they_are(monkeypatch,
     table = published_table("noise", "_differences")
     for name, rows in {"noise": table, "alone": table[:0]}.items():
         rows.to_csv(tmp_path / "results" / f"{name}_differences.csv", index=False)
-    monkeypatch.setattr(primary, "ROOT", tmp_path)
+    monkeypatch.setattr(frame, "ROOT", tmp_path)
     published_contrasts.cache_clear()
     found = published_contrasts()
     published_contrasts.cache_clear()

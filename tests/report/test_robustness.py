@@ -11,7 +11,7 @@ from nlalib.data.labels import expressions
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import load_dataset
 from nlalib.metrics import CALIBRATION_BINS, expected_calibration_error
-from nlalib.report import publish, records, robustness
+from nlalib.report import frame, publish, robustness
 from nlalib.report.robustness import (
     SEVERITIES,
     corrupt_images,
@@ -239,7 +239,7 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
     publish.collect(str(path))
     publish.robustness(str(path))
     monkeypatch.setattr(publish, "ROOT", tmp_path)
-    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(frame, "ROOT", tmp_path)
     publish.publish(str(path))
     for name in publish.OPTIONAL_TABLES:
         table = pd.read_csv(tmp_path / "results" / f"tiny_{name}.csv")
