@@ -1,0 +1,45 @@
+"""What the machine does to a small gain: the same seeds, trained on a GPU and on CPUs."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from nlalib.report.certainty import student_interval
+from nlalib.report.frame import chosen_rows
+
+TOGETHER = "all pairs"
+
+
+def gains_by_machine(
+    tables: Mapping[str, pd.DataFrame], metric: str, rule: str, reference: str = "ce"
+) -> pd.DataFrame:
+    """Return NLA less the reference without wrong labels, on each machine and on all of them.
+
+    Processors sum in other orders, so a run that is trained on another machine is nearly another
+    draw. All pairs together are more draws than one machine's, but not as many as other seeds would
+    be: a seed that was trained twice keeps its initial weights and its order of images.
+
+    Parameters
+    ----------
+    tables : mapping of str to pandas.DataFrame
+        By the machine's name, in long form, columns `nlalib.report.frame.RESULT_COLUMNS`.
+    metric, rule : str
+    reference : str
+        The method that NLA is compared with, on the same machine with the same seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        What `nlalib.report.certainty.student_interval` gives: a row a machine, of the seeds that
+        all of them have, and the row `TOGETHER` of every pair on every machine.
+    """
+    gains = {}
+    for machine, table in tables.items():
+        plain = table[(table["noise_rate"] == 0) & (table["settings"] == "")]
+        plain = chosen_rows(plain, metric, rule).pivot(
+            index="seed", columns="method", values="value"
+        )
+        gains[machine] = (plain["nla"] - plain[reference]).dropna()
+    of_all = pd.DataFrame(gains)
+    rows = {machine: student_interval(own) for machine, own in of_all.dropna().items()}
+    return pd.DataFrame(rows | {TOGETHER: student_interval(of_all.stack().dropna())}).T
