@@ -6,9 +6,10 @@ import pandas as pd
 
 from nlalib.data.describe import vote_entropy
 from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.splits import TRAIN, training_candidates
+from nlalib.data.splits import TRAIN, class_votes, training_candidates
 from nlalib.report.per_sample import (
     ambiguity,
+    by_agreement,
     detection,
     disambiguation,
     is_minority,
@@ -55,6 +56,7 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
     known = known.assign(is_minority=is_minority(train["label"].to_numpy(), config.num_classes))
     if set(VOTE_COLUMNS) <= set(train):
         known["vote_entropy"] = vote_entropy(train)
+        known["leading_votes"] = class_votes(train, config.num_classes).max(axis=1)
     records = pd.read_parquet(records_file(config))
     if "identified" in records:
         known["candidates"] = training_candidates(config.data, config.candidates, train).sum(axis=1)
@@ -72,6 +74,7 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
             # Runs made before the prediction was recorded know p_gt and p_nn only.
             **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
             **detection(of_epoch, method.detectors),
+            **by_agreement(of_epoch, method.detectors),
             **mean_weights(of_epoch),
             **ambiguity(of_epoch, method.detectors),
             **minority_shares(of_epoch, method.detectors, method.weight_adds_to_one),

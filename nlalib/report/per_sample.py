@@ -19,6 +19,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from nlalib.metrics import AGREEMENT_BINS
+
 # Scores that every run has, and whether a low or a high value speaks for a wrong label; a method
 # adds its own.
 DETECTORS = {"loss": "high", "confidence": "low", "margin": "low", "focal_weight": "high"}
@@ -123,6 +125,40 @@ def detection(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]
         values[f"auroc_within_label_{speaks[name]}_{name}"] = np.average(
             within, weights=[flipped[labels == k].sum() for k in both]
         )
+    return values
+
+
+def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]:
+    """Return how wrong labels are found and learnt where annotators agree alike.
+
+    A label that contradicts ten annotators is an error; one that contradicts five of nine is
+    perhaps none. For each bin of `AGREEMENT_BINS`: `<name>_<bin>`, for `auroc_within_label_...` of
+    `detection` and for `flipped_as_given` of `memorisation`, and `flipped_share_<bin>`. Empty
+    without flipped labels or votes; a bin in which no label is flipped has its share alone.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        As in `detection` and `memorisation`, with `leading_votes`: how many of ten annotators name
+        the class that most of them name.
+    own : mapping of str to {"low", "high"}
+        `Method.detectors` of the run's method.
+    """
+    if not _some_flipped(samples) or "leading_votes" not in samples:
+        return {}
+    values = {}
+    for name, (least, most) in AGREEMENT_BINS.items():
+        inside = samples[samples["leading_votes"].between(least, most)]
+        if len(inside):
+            values[f"flipped_share_{name}"] = inside["is_flipped"].mean()
+        if not _some_flipped(inside):
+            continue
+        found = detection(inside, own)
+        if "predicted" in inside:
+            found["flipped_as_given"] = memorisation(inside)["flipped_as_given"]
+        chosen = ("auroc_within_label", "flipped_as_given")
+        kept = [metric for metric in found if metric.startswith(chosen)]
+        values |= {f"{metric}_{name}": found[metric] for metric in kept}
     return values
 
 

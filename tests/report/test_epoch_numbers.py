@@ -65,6 +65,13 @@ def test_numbers_of_a_run(runs, index):
     expected = 1 - (~is_right[~train["is_flipped"]]).mean() / 2
     assert found[1, "auroc_low_weight"] == pytest.approx(expected)
     assert found[1, "auroc_high_loss"] == pytest.approx(expected)
+    in_bin = [  # seven to nine of the ten name the leading class
+        row["is_flipped"]
+        for _, row in train.iterrows()
+        if 7 <= max(row[f"votes_{name}"] for name in expressions(7)) <= 9
+    ]
+    assert found[1, "flipped_share_7_to_9"] == pytest.approx(sum(in_bin) / len(in_bin))
+    assert found[0, "flipped_as_given_7_to_9"] == 1 > found[1, "flipped_as_given_7_to_9"]
     assert found[1, "minority_share_of_samples"] == found[0, "minority_share_of_samples"] > 0
 
 
