@@ -1,16 +1,11 @@
 """The README's sections: made between their marks, from what is published, or not at all."""
 
-import csv
-
 import pandas as pd
 import pytest
 from made_runs import RESULTS
 
-from nlalib.paths import ROOT
 from nlalib.report import readme
-from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
 from nlalib.report.frame import SETTING
-from nlalib.report.ledger import ledger
 
 HEADLINE, HEADLINE_END = readme.readme_marks("headline table")
 SECOND, SECOND_END = readme.readme_marks("second")
@@ -73,21 +68,6 @@ def test_readme_without_published_results(published, capsys):
     assert (root / "README.md").read_text() == BOTH
 
 
-def test_verdicts_name_the_rule_that_they_hang_on():
-    claims = ledger()
-    main = claims["regime"] == CONVERGED
-    claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
-    assert readme.verdicts(claims) == "**No verdict yet:** the other 14 of 14 claims."
-    claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
-    is_last = claims["selection"] == "last"
-    claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
-    leads = next(claim.words for claim in CLAIMS if claim.number == 10).rstrip(".")
-    assert readme.verdicts(claims) == (
-        f"**Verified:** It gains under label noise (8, last epoch alone). **Falsified:** {leads} "
-        "(10). **No verdict yet:** the other 12 of 14 claims."
-    )
-
-
 def test_a_table_has_a_row_a_method_and_a_column_a_rule():
     shared = {"data set": "ferplus", "network": "small", "init": "random", "seeds": 3}
     rows = [
@@ -103,24 +83,3 @@ def test_a_table_has_a_row_a_method_and_a_column_a_rule():
         "| ce |  | 6 | 70 ± 1 / 60 ± 2 | 71 ± 1 / 61 ± 2 |",
         "| nla |  | 8 | 72 ± 1 / 62 ± 2 |  |",
     ]
-
-
-def test_accuracies_of_the_first_screen_by_a_plain_loop():
-    """Read once more from the committed tables, without pandas."""
-    with open(ROOT / "results" / f"{MAIN}.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["selection"] == "best_validation"]
-    table = readme.answer_section().splitlines()
-    (line,) = (t for t in table if t.startswith("| 20% wrong labels, epoch chosen"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")][1:4]
-    for method, cell in zip(("ce", "nla", "eac"), cells, strict=True):
-        means = []
-        for metric in ("overall_accuracy", "mean_accuracy"):
-            values = [
-                float(row["value"])
-                for row in rows
-                if row["method"] == method and row["metric"] == metric
-                and float(row["noise_rate"]) == 0.2
-            ]  # fmt: skip
-            assert len(values) == 5
-            means.append(f"{100 * sum(values) / 5:.1f}")
-        assert cell == " / ".join(means)

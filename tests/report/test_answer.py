@@ -1,0 +1,66 @@
+"""The first screen, counted once more from the committed tables."""
+
+import csv
+
+import numpy as np
+
+from nlalib.paths import ROOT
+from nlalib.report.answer import answer_section, verdicts
+from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
+from nlalib.report.ledger import ledger
+
+
+def test_verdicts_name_the_rule_that_they_hang_on():
+    claims = ledger()
+    main = claims["regime"] == CONVERGED
+    claims["verdict"] = claims["verdict"].where(claims["verdict"] == "not run", "inconclusive")
+    assert verdicts(claims) == "**No verdict yet:** the other 14 of 14 claims."
+    claims.loc[main & (claims["number"] == 10), "verdict"] = "falsified"
+    is_last = claims["selection"] == "last"
+    claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
+    leads = next(claim.words for claim in CLAIMS if claim.number == 10).rstrip(".")
+    assert verdicts(claims) == (
+        f"**Verified:** It gains under label noise (8, last epoch alone). **Falsified:** {leads} "
+        "(10). **No verdict yet:** the other 12 of 14 claims."
+    )
+
+
+def test_accuracies_of_the_first_screen_by_a_plain_loop():
+    """Read once more, without pandas."""
+    with open(ROOT / "results" / f"{MAIN}.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["selection"] == "best_validation"]
+    table = answer_section().splitlines()
+    (line,) = (t for t in table if t.startswith("| 20% wrong labels, epoch chosen"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1:4]
+    for method, cell in zip(("ce", "nla", "eac"), cells, strict=True):
+        means = []
+        for metric in ("overall_accuracy", "mean_accuracy"):
+            values = [
+                float(row["value"])
+                for row in rows
+                if row["method"] == method and row["metric"] == metric
+                and float(row["noise_rate"]) == 0.2
+            ]  # fmt: skip
+            assert len(values) == 5
+            means.append(f"{100 * sum(values) / 5:.1f}")
+        assert cell == " / ".join(means)
+
+
+def test_gain_on_labels_that_people_got_wrong_by_a_plain_loop():
+    with open(ROOT / "results" / "human_noise.csv") as file:
+        rows = list(csv.DictReader(file))
+    chosen = {"metric": "overall_accuracy", "selection": "last", "settings": ""}
+    (line,) = (t for t in answer_section().splitlines() if "Labels that people got wrong" in t)
+    for source in ("fer2013", "fer2013, matched"):
+        values = {
+            (row["method"], row["seed"]): float(row["value"])
+            for row in rows
+            if row["label_source"] == source and all(row[k] == v for k, v in chosen.items())
+        }
+        gains = [
+            100 * (value - values["ce", seed])
+            for (method, seed), value in values.items()
+            if method == "nla" and ("ce", seed) in values
+        ]
+        assert len(gains) >= 2
+        assert f"{np.mean(gains):+.1f} [" in line
