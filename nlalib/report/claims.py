@@ -107,7 +107,7 @@ CLAIMS = (
                    "entropy_correlation_weight", chance=0.0,
                    shown_in="12_weights_in_training"), RECORDED),
     # The paper has "about none", without a threshold; how little they get is in 12.
-    _both(6, NLA, "Noisy samples get less weight than right ones.",
+    _both(6, NLA, "Noisy samples get less weight than right ones (noise drawn by lot).",
           Contrast("AUROC of a low weight for flipped labels, within a label, less chance", "noise",
                    "nla", "auroc_within_label_low_weight", chance=0.5, **_NOISY,
                    shown_in="12_weights_in_training"), RECORDED),
@@ -116,7 +116,7 @@ CLAIMS = (
           Contrast("minorities among the most-weighted tenth, at the last epoch less at the second",
                    "noise", "nla", "minority_share_of_top_weight", since=1,
                    shown_in="12_weights_in_training"), RECORDED),
-    _both(8, NLA, "It gains under label noise.",
+    _both(8, NLA, "It gains under label noise (drawn by lot).",
           Contrast("NLA - CE at 20 % noise, overall accuracy", "noise", "nla", "overall_accuracy",
                    **_NOISY), MAIN),
     _both(9, NLA, "It helps under class imbalance.",
