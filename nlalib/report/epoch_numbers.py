@@ -6,10 +6,10 @@ import pandas as pd
 
 from nlalib.data.describe import vote_entropy
 from nlalib.data.index import VOTE_COLUMNS
+from nlalib.data.labels import expressions
 from nlalib.data.splits import TRAIN, class_votes, training_candidates
 from nlalib.report.per_sample import (
     ambiguity,
-    by_agreement,
     detection,
     disambiguation,
     is_minority,
@@ -18,6 +18,7 @@ from nlalib.report.per_sample import (
     minority_shares,
     relabelling,
 )
+from nlalib.report.wrong_labels import by_agreement, true_recalls
 from nlalib.training.config import RunConfig
 
 
@@ -69,10 +70,12 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
     from nlalib.methods import METHODS  # which imports torch: seconds that other reports need not
 
     method, rows = METHODS[config.method], []
+    classes = expressions(config.num_classes)
     for epoch, of_epoch in samples.groupby("epoch"):
         values = {
             # Runs made before the prediction was recorded know p_gt and p_nn only.
             **(memorisation(of_epoch) if "predicted" in of_epoch else {}),
+            **(true_recalls(of_epoch, classes) if "predicted" in of_epoch else {}),
             **detection(of_epoch, method.detectors),
             **by_agreement(of_epoch, method.detectors),
             **mean_weights(of_epoch),

@@ -19,8 +19,6 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from nlalib.metrics import AGREEMENT_BINS
-
 # Scores that every run has, and whether a low or a high value speaks for a wrong label; a method
 # adds its own.
 DETECTORS = {"loss": "high", "confidence": "low", "margin": "low", "focal_weight": "high"}
@@ -90,7 +88,7 @@ def memorisation(samples: pd.DataFrame) -> dict[str, float]:
     """
     as_given = samples["predicted"] == samples["label"]
     values = {"accuracy_given": as_given.mean()}
-    if not _some_flipped(samples):
+    if not some_flipped(samples):
         return values
     as_true, flipped = samples["predicted"] == samples["true_label"], samples["is_flipped"]
     return {
@@ -110,7 +108,7 @@ def detection(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]
     one given label and averaged over labels, weighted by their flipped samples; a score that only
     says "a rare class" has 0.5 there. Empty where no label is flipped.
     """
-    if not _some_flipped(samples):
+    if not some_flipped(samples):
         return {}
     flipped, labels = samples["is_flipped"].to_numpy(), samples["label"].to_numpy()
     both = [k for k in np.unique(labels) if 0 < flipped[labels == k].mean() < 1]
@@ -128,40 +126,6 @@ def detection(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]
     return values
 
 
-def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]:
-    """Return how wrong labels are found and learnt where annotators agree alike.
-
-    A label that contradicts ten annotators is an error; one that contradicts five of nine is
-    perhaps none. For each bin of `AGREEMENT_BINS`: `<name>_<bin>`, for `auroc_within_label_...` of
-    `detection` and for `flipped_as_given` of `memorisation`, and `flipped_share_<bin>`. Empty
-    without flipped labels or votes; a bin in which no label is flipped has its share alone.
-
-    Parameters
-    ----------
-    samples : pandas.DataFrame
-        As in `detection` and `memorisation`, with `leading_votes`: how many of ten annotators name
-        the class that most of them name.
-    own : mapping of str to {"low", "high"}
-        `Method.detectors` of the run's method.
-    """
-    if not _some_flipped(samples) or "leading_votes" not in samples:
-        return {}
-    values = {}
-    for name, (least, most) in AGREEMENT_BINS.items():
-        inside = samples[samples["leading_votes"].between(least, most)]
-        if len(inside):
-            values[f"flipped_share_{name}"] = inside["is_flipped"].mean()
-        if not _some_flipped(inside):
-            continue
-        found = detection(inside, own)
-        if "predicted" in inside:
-            found["flipped_as_given"] = memorisation(inside)["flipped_as_given"]
-        chosen = ("auroc_within_label", "flipped_as_given")
-        kept = [metric for metric in found if metric.startswith(chosen)]
-        values |= {f"{metric}_{name}": found[metric] for metric in kept}
-    return values
-
-
 def mean_weights(samples: pd.DataFrame) -> dict[str, float]:
     """Return the mean of a method's `weight`, apart for flipped and clean samples.
 
@@ -174,7 +138,7 @@ def mean_weights(samples: pd.DataFrame) -> dict[str, float]:
     if "weight" not in samples:
         return {}
     values = {"mean_weight": samples["weight"].mean()}
-    if _some_flipped(samples):
+    if some_flipped(samples):
         of = samples.groupby(samples["is_flipped"].astype(bool))["weight"].mean()
         values |= {"mean_weight_of_flipped": of[True], "mean_weight_of_clean": of[False]}
     return values
@@ -190,7 +154,7 @@ def ambiguity(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, float]
     if "vote_entropy" not in samples:
         return {}
     kept = samples[samples["vote_entropy"].notna()]
-    if _some_flipped(samples):
+    if some_flipped(samples):
         kept = kept[~kept["is_flipped"].astype(bool)]
     return {
         f"entropy_correlation_{name}": _spearman(score, kept["vote_entropy"])
@@ -283,7 +247,7 @@ def relabelling(samples: pd.DataFrame) -> dict[str, float]:
         return {}
     changed = samples["stored_label"] != samples["label"]
     values = {"relabelled": changed.mean()}
-    if not _some_flipped(samples):
+    if not some_flipped(samples):
         return values
     flipped, right = samples["is_flipped"], samples["stored_label"] == samples["true_label"]
     return {
@@ -296,7 +260,8 @@ def relabelling(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _some_flipped(samples: pd.DataFrame) -> bool:
+def some_flipped(samples: pd.DataFrame) -> bool:
+    """Return whether any label is known to be flipped."""
     return "is_flipped" in samples and bool(samples["is_flipped"].any())
 
 

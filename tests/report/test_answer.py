@@ -20,8 +20,8 @@ def test_verdicts_name_the_rule_that_they_hang_on():
     claims.loc[main & (claims["number"] == 8) & is_last, "verdict"] = "verified"
     leads = next(claim.words for claim in CLAIMS if claim.number == 10).rstrip(".")
     assert verdicts(claims) == (
-        f"**Verified:** It gains under label noise (drawn by lot) (8, last epoch alone). **Falsified:** {leads} "
-        "(10). **No verdict yet:** the other 12 of 14 claims."
+        "**Verified:** It gains under label noise (drawn by lot) (8, last epoch alone). "
+        f"**Falsified:** {leads} (10). **No verdict yet:** the other 12 of 14 claims."
     )
 
 

@@ -7,7 +7,6 @@ from scipy.stats import rankdata
 
 from nlalib.report.per_sample import (
     ambiguity,
-    by_agreement,
     detection,
     disambiguation,
     is_minority,
@@ -254,22 +253,3 @@ def test_minority_is_counted_among_the_highest_tenth_and_focal_weight_is_squared
     squares = (1 - p_gt) ** 2
     expected = squares[[0, 1, 18, 19]].sum() / squares.sum()
     assert found["minority_share_of_focal_weight"] == pytest.approx(expected)
-
-
-def test_by_agreement_is_detection_in_each_bin():
-    votes = np.random.default_rng(1).choice([3, 5, 8, 10], 300)
-    samples = random_samples().assign(leading_votes=votes, predicted=0)
-    samples.loc[votes == 3, "is_flipped"] = False
-    found = by_agreement(samples, OWN)
-    for name, count in {"10": 10, "7_to_9": 8, "4_to_6": 5}.items():
-        inside = samples[votes == count]
-        flipped = inside[inside["is_flipped"]]
-        assert found[f"flipped_share_{name}"] == pytest.approx(len(flipped) / len(inside))
-        as_given = (flipped["label"] == 0).mean()
-        assert found[f"flipped_as_given_{name}"] == pytest.approx(as_given)
-        within = detection(inside, OWN)["auroc_within_label_low_weight"]
-        assert found[f"auroc_within_label_low_weight_{name}"] == pytest.approx(within)
-    assert [name for name in found if name.endswith("below_4")] == ["flipped_share_below_4"]
-    assert found["flipped_share_below_4"] == 0
-    assert by_agreement(samples.drop(columns="leading_votes"), OWN) == {}
-    assert by_agreement(samples.assign(is_flipped=False), OWN) == {}
