@@ -13,8 +13,9 @@ def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, flo
 
     A label that contradicts ten annotators is an error; one that contradicts five of nine is
     perhaps none. For each bin of `AGREEMENT_BINS`: `<name>_<bin>`, for `auroc_within_label_...` of
-    `detection` and for `flipped_as_given` of `memorisation`, and `flipped_share_<bin>`. Empty
-    without flipped labels or votes; a bin in which no label is flipped has its share alone.
+    `detection` but the margin's, and for `flipped_as_given` of `memorisation`; and
+    `flipped_share_<bin>`. Empty without flipped labels or votes; a bin in which no label is flipped
+    has its share alone.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, flo
         if "predicted" in inside:
             found["flipped_as_given"] = memorisation(inside)["flipped_as_given"]
         chosen = ("auroc_within_label", "flipped_as_given")
-        kept = [metric for metric in found if metric.startswith(chosen)]
+        # The margin ranks nearly as the loss does, and these tables are long.
+        kept = [m for m in found if m.startswith(chosen) and not m.endswith("margin")]
         values |= {f"{metric}_{name}": found[metric] for metric in kept}
     return values
 
