@@ -188,7 +188,7 @@ def publish(config: str) -> None:
     predictions = collected(study, PREDICTIONS)
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
-    if runs == set(study.runs):
+    if runs in (set(study.runs), set(runs_at_hand(study))):
         shutil.copy(predictions, predictions_file(study.name))
         kept_epochs_file(study.name).unlink(missing_ok=True)
     else:  # before the tables are copied, of which it may be made

@@ -145,6 +145,18 @@ def test_a_study_published_so_far_keeps_the_runs_without_reference(project, caps
     assert (root / "results" / "tiny_epochs.csv").read_bytes() == published
 
 
+def test_nothing_is_kept_twice_of_a_study_published_as_far_as_it_ran(project):
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    for method in ("ce", "nla"):
+        write_run(runs[method, 0], [LABELS < 3] * 4)
+    assert run("collect", study, "--so-far") == 0
+    assert run("publish", study) == 0
+    assert [path.name for path in (root / "results/predictions").iterdir()] == ["tiny.parquet"]
+    assert records.kept_runs("tiny") == {runs[method, 0].run_id for method in ("ce", "nla")}
+
+
 def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     root, run = project
     (root / "runs" / "study-tiny").mkdir(parents=True)
