@@ -7,10 +7,12 @@ import pandas as pd
 
 from nlalib.data.labels import expressions
 from nlalib.report.frame import RESULT_COLUMNS, SETTING
+from nlalib.report.per_sample import is_minority
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 
 LABELS = np.repeat(np.arange(7), 6)
+OWN = {"weight": "low", "attention": "low", "uncertainty": "high"}
 
 
 def write_run(
@@ -103,3 +105,24 @@ def differences_of(method: str, noise_rate: float, accuracies: list, **other) ->
         seeds["p_seeds_holm"], images["p_images_holm"] = (0.01 if points < 0 else 0.2), 0.01
         rows.append({**row, "metric": metric, **seeds, **images, **other})
     return rows
+
+
+def random_samples(number: int = 300, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    points = generator.dirichlet(np.ones(3), number)
+    labels = generator.choice(3, number, p=[0.6, 0.3, 0.1])
+    flipped = generator.random(number) < 0.3
+    return pd.DataFrame(
+        {
+            "p_gt": points[:, 0],
+            "p_nn": points[:, 1:].max(axis=1),
+            "cross_entropy": -np.log(points[:, 0]),
+            "weight": generator.random(number),
+            "predicted": generator.integers(0, 3, number).astype(float),
+            "label": labels,
+            "true_label": np.where(flipped, (labels + 1) % 3, labels),
+            "is_flipped": flipped,
+            "vote_entropy": generator.random(number).round(1),
+            "is_minority": is_minority(labels, 3),
+        }
+    )

@@ -18,7 +18,7 @@ from nlalib.report.per_sample import (
     minority_shares,
     relabelling,
 )
-from nlalib.report.wrong_labels import by_agreement, true_recalls
+from nlalib.report.wrong_labels import by_agreement, flipped_shares, true_recalls
 from nlalib.training.config import RunConfig
 
 
@@ -85,6 +85,7 @@ def run_epoch_numbers(config: RunConfig, index: pd.DataFrame) -> pd.DataFrame:
             **relabelling(of_epoch),
         }
         rows += [(epoch, metric, float(value)) for metric, value in values.items()]
+    rows += [(records["epoch"].max(), name, share) for name, share in flipped_shares(known).items()]
     return pd.DataFrame(rows, columns=["epoch", "metric", "value"])
 
 

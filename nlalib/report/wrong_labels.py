@@ -13,9 +13,8 @@ def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, flo
 
     A label that contradicts ten annotators is an error; one that contradicts five of nine is
     perhaps none. For each bin of `AGREEMENT_BINS`: `<name>_<bin>`, for `auroc_within_label_...` of
-    `detection` but the margin's, and for `flipped_as_given` of `memorisation`; and
-    `flipped_share_<bin>`. Empty without flipped labels or votes; a bin in which no label is flipped
-    has its share alone.
+    `detection` but the margin's, and for `flipped_as_given` of `memorisation`. Empty without
+    flipped labels or votes, and for a bin in which no label is flipped.
 
     Parameters
     ----------
@@ -25,13 +24,8 @@ def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, flo
     own : mapping of str to {"low", "high"}
         `Method.detectors` of the run's method.
     """
-    if not some_flipped(samples) or "leading_votes" not in samples:
-        return {}
     values = {}
-    for name, (least, most) in AGREEMENT_BINS.items():
-        inside = samples[samples["leading_votes"].between(least, most)]
-        if len(inside):
-            values[f"flipped_share_{name}"] = inside["is_flipped"].mean()
+    for name, inside in _bins(samples):
         if not some_flipped(inside):
             continue
         found = detection(inside, own)
@@ -42,6 +36,28 @@ def by_agreement(samples: pd.DataFrame, own: Mapping[str, str]) -> dict[str, flo
         kept = [m for m in found if m.startswith(chosen) and not m.endswith("margin")]
         values |= {f"{metric}_{name}": found[metric] for metric in kept}
     return values
+
+
+def flipped_shares(samples: pd.DataFrame) -> dict[str, float]:
+    """Return `flipped_share_<bin>`, by bin: of no epoch, as labels do not change.
+
+    Parameters
+    ----------
+    samples : pandas.DataFrame
+        `is_flipped` and `leading_votes`, as in `by_agreement`.
+    """
+    return {f"flipped_share_{name}": inside["is_flipped"].mean() for name, inside in _bins(samples)}
+
+
+def _bins(samples: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the bins that hold images; none without flipped labels or votes."""
+    if not some_flipped(samples) or "leading_votes" not in samples:
+        return []
+    bins = [
+        (name, samples[samples["leading_votes"].between(least, most)])
+        for name, (least, most) in AGREEMENT_BINS.items()
+    ]
+    return [(name, inside) for name, inside in bins if len(inside)]
 
 
 def true_recalls(samples: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest
 from places import ROOT
 
 PREDICTIONS = ROOT / "results" / "predictions"
-MAX_BYTES = 4 * 1024**2  # numbers over epochs take some 120 kB a run
+MAX_BYTES = 2 * 1024**2
 MAX_BYTES_A_RUN = 100 * 1024  # of kept predictions
 # Training alone may name a device; everything else takes it as an argument.
 NLALIB = sorted(

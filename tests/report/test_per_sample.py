@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import OWN, random_samples
 from scipy.stats import rankdata
 
 from nlalib.report.per_sample import (
@@ -25,30 +26,6 @@ def test_minority_by_hand():
     assert not is_minority(np.arange(7), 7).any()
     # Classes that do not occur still count among the K.
     assert not is_minority(np.array([0, 0, 0, 1]), 7).any()
-
-
-def random_samples(number: int = 300, seed: int = 0) -> pd.DataFrame:
-    generator = np.random.default_rng(seed)
-    points = generator.dirichlet(np.ones(3), number)
-    labels = generator.choice(3, number, p=[0.6, 0.3, 0.1])
-    flipped = generator.random(number) < 0.3
-    return pd.DataFrame(
-        {
-            "p_gt": points[:, 0],
-            "p_nn": points[:, 1:].max(axis=1),
-            "cross_entropy": -np.log(points[:, 0]),
-            "weight": generator.random(number),
-            "predicted": generator.integers(0, 3, number).astype(float),
-            "label": labels,
-            "true_label": np.where(flipped, (labels + 1) % 3, labels),
-            "is_flipped": flipped,
-            "vote_entropy": generator.random(number).round(1),
-            "is_minority": is_minority(labels, 3),
-        }
-    )
-
-
-OWN = {"weight": "low", "attention": "low", "uncertainty": "high"}
 
 
 def test_memorisation_counts_as_a_plain_loop_does():

@@ -1,39 +1,18 @@
 """Wrong labels by the annotators' agreement and by true class."""
 
 import numpy as np
-import pandas as pd
 import pytest
+from made_runs import OWN, random_samples
 
 from nlalib.report.per_sample import detection
-from nlalib.report.wrong_labels import by_agreement, true_recalls
-
-OWN = {"weight": "low", "attention": "low", "uncertainty": "high"}
-
-
-def random_samples(number: int = 300, seed: int = 0) -> pd.DataFrame:
-    generator = np.random.default_rng(seed)
-    points = generator.dirichlet(np.ones(3), number)
-    labels = generator.choice(3, number, p=[0.6, 0.3, 0.1])
-    flipped = generator.random(number) < 0.3
-    return pd.DataFrame(
-        {
-            "p_gt": points[:, 0],
-            "p_nn": points[:, 1:].max(axis=1),
-            "cross_entropy": -np.log(points[:, 0]),
-            "weight": generator.random(number),
-            "predicted": generator.integers(0, 3, number).astype(float),
-            "label": labels,
-            "true_label": np.where(flipped, (labels + 1) % 3, labels),
-            "is_flipped": flipped,
-        }
-    )
+from nlalib.report.wrong_labels import by_agreement, flipped_shares, true_recalls
 
 
 def test_by_agreement_is_detection_in_each_bin():
     votes = np.random.default_rng(1).choice([3, 5, 8, 10], 300)
     samples = random_samples().assign(leading_votes=votes, predicted=0)
     samples.loc[votes == 3, "is_flipped"] = False
-    found = by_agreement(samples, OWN)
+    found = {**by_agreement(samples, OWN), **flipped_shares(samples)}
     for name, count in {"10": 10, "7_to_9": 8, "4_to_6": 5}.items():
         inside = samples[votes == count]
         flipped = inside[inside["is_flipped"]]
