@@ -25,14 +25,16 @@ SETTING = [
     "noise_rate",
     "imbalance_factor",
 ]
-RESULT_COLUMNS = ["study", "run_id", *SETTING, "seed", "selection", "metric", "value"]
+IDENTITY = ["study", "run_id", *SETTING, "seed"]
+RESULT_COLUMNS = [*IDENTITY, "selection", "metric", "value"]
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a study's table (results, epochs or differences); a relative path counts from the root.
 
     Empty `settings`, those of a plain run, are read as "" and not as a missing number. In older
-    tables `precision` stood among them, and the labels were the rule's.
+    tables `precision` stood among them, and the labels were the rule's. Numbers over epochs, of
+    which the file has a row an epoch (`a_row_an_epoch`), come as the others do, one a row.
     """
     table = pd.read_csv(resolve(path), dtype={"settings": "str"}).fillna({"settings": ""})
     if "precision" not in table and "init" in table:
@@ -42,7 +44,26 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
         table["settings"] = table["settings"].str.replace(among, "", regex=True).str.lstrip(", ")
     if "label_source" not in table and "noise_rate" in table:
         table.insert(table.columns.get_loc("noise_rate"), "label_source", RULE)
+    if "epoch" in table and "metric" not in table:
+        numbers = table.set_index([name for name in (*IDENTITY, "epoch") if name in table])
+        numbers.columns.name = "metric"
+        table = numbers.stack().dropna().rename("value").reset_index()
     return table
+
+
+def a_row_an_epoch(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return numbers over epochs in the form of their files, a column a metric; empty if unknown.
+
+    What identifies a run would take most of a file with a row a number.
+
+    Parameters
+    ----------
+    numbers : pandas.DataFrame
+        Columns `IDENTITY`, `epoch`, `metric`, `value`.
+    """
+    known = [name for name in numbers if name not in ("metric", "value")]
+    by_metric = numbers.set_index([*known, "metric"])["value"].unstack(sort=False)
+    return by_metric.rename_axis(columns=None).reset_index()
 
 
 def published_file(name: str) -> Path:

@@ -19,7 +19,7 @@ from nlalib.report.collect import (
 )
 from nlalib.report.differences import study_differences
 from nlalib.report.epoch_numbers import records_file
-from nlalib.report.frame import headline, published_file, read_table
+from nlalib.report.frame import a_row_an_epoch, headline, published_file, read_table
 from nlalib.report.gate import gate_of
 from nlalib.report.reading import differences_in_words
 from nlalib.report.records import (
@@ -84,7 +84,7 @@ def keep(config: str) -> None:
     # Both are read before either is written, as they may be made of what was kept before.
     predictions, epochs = predictions_of(runs.values(), study.name), study_epochs(part)
     write_prediction_table(predictions, predictions_file(study.name))
-    write_csv(kept_epochs_file(study.name), epochs.round(6))
+    write_csv(kept_epochs_file(study.name), a_row_an_epoch(epochs).round(6))
     print(f"{study.name}: kept {len(runs)} of {len(study.runs)} runs")
 
 
@@ -111,7 +111,8 @@ def _tell_of_records(study: Study) -> None:
 
 def write_tables(study: Study, tables: dict[str, pd.DataFrame]) -> None:
     """Write tables to the study's folder, numbers to six decimals."""
-    for name, table in tables.items():
+    for name, numbers in tables.items():
+        table = a_row_an_epoch(numbers) if name == "epochs" else numbers
         write_csv(study.folder / f"{name}.csv", table.round(6))
 
 

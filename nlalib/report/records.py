@@ -20,7 +20,7 @@ from nlalib.data.labels import probability_columns
 from nlalib.data.splits import TEST, TRAIN
 from nlalib.files import write_atomically
 from nlalib.metrics import picked_epochs
-from nlalib.report.frame import published_file, read_once
+from nlalib.report.frame import published_file, read_once, read_table
 from nlalib.report.per_sample import memorisation
 from nlalib.training.config import RunConfig
 
@@ -168,7 +168,7 @@ def kept_predictions(study: str) -> pd.DataFrame:
 
 def kept_epochs(study: str) -> pd.DataFrame:
     """Return the content of `epochs_file`."""
-    return read_once(epochs_file(study), pd.read_csv)
+    return read_once(epochs_file(study), read_table)
 
 
 def _logarithms(table: pd.DataFrame) -> pd.DataFrame:

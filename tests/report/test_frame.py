@@ -5,6 +5,7 @@ import pytest
 from made_runs import RESULTS, results_of
 
 from nlalib.report.frame import (
+    a_row_an_epoch,
     headline,
     markdown,
     percent,
@@ -120,3 +121,24 @@ def test_table_from_before_label_sources_is_of_the_rules_labels(tmp_path):
 def test_markdown_of_a_table():
     table = pd.DataFrame({"a b": [1, 2], "c": ["x", "y ± z"]})
     assert markdown(table) == "| a b | c |\n| --- | --- |\n| 1 | x |\n| 2 | y ± z |"
+
+
+def test_numbers_over_epochs_come_back_from_a_row_an_epoch(tmp_path):
+    runs = RESULTS.drop_duplicates("run_id").drop(columns=["selection", "metric", "value"])
+    of_epochs = [
+        runs.assign(epoch=epoch, metric=metric, value=value + epoch)
+        for epoch in (0, 1)
+        for metric, value in {"test_accuracy": 0.25, "epsilon": 0.5}.items()
+        if (metric, epoch) != ("epsilon", 0)  # what is not known of each epoch is no number
+    ]
+    numbers = pd.concat(of_epochs, ignore_index=True)
+    file = a_row_an_epoch(numbers)
+    assert file.columns[-3:].tolist() == ["epoch", "test_accuracy", "epsilon"]
+    assert len(file) == 2 * len(runs)
+    assert file["epsilon"].isna().sum() == len(runs)
+    file.to_csv(tmp_path / "tiny_epochs.csv", index=False)
+    again = read_table(tmp_path / "tiny_epochs.csv")
+    by = ["epoch", "metric", "run_id"]
+    again = again.sort_values(by, ignore_index=True)[list(numbers)]
+    expected = numbers.sort_values(by, ignore_index=True)
+    pd.testing.assert_frame_equal(again, expected, check_dtype=False)

@@ -103,8 +103,9 @@ def test_facts_of_training_by_a_plain_loop(
     table, regime, file, last, number, metric, rate, chance, since
 ):
     values = {}
-    for row in rows_of(file, method="nla", noise_rate=rate, metric=metric):
-        values[row["seed"], row["epoch"]] = float(row["value"])
+    for row in rows_of(file, method="nla", noise_rate=rate):
+        if row[metric]:
+            values[row["seed"], row["epoch"]] = float(row[metric])
     seeds = sorted({seed for seed, _ in values})
     gains = [values[seed, last] - (values[seed, since] if since else chance) for seed in seeds]
     found = table[(table["number"] == number) & (table["regime"] == regime)]
