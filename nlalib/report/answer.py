@@ -155,14 +155,20 @@ def _weight() -> str:
 
 
 def _votes() -> str:
-    """Return what learning from candidate sets gives, and what it costs."""
+    """Return what learning from the votes' distribution and from candidate sets gives."""
     table = published_table("face_votes")
-    gaps = [paired_differences(table, metric, "last") for metric in ("ece", *ACCURACIES)]
-    calibration, overall, mean = (in_points(g[g["method"] == "proden"].iloc[0]) for g in gaps)
+    gaps = [paired_differences(table, metric, "last") for metric in (*ACCURACIES, "ece")]
+    told = []
+    for method, name in (
+        ("ldl", "the distribution of the votes (LDL)"),
+        ("proden", "candidate sets (PRODEN), which stand for the second paper"),
+    ):
+        overall, mean, calibration = (in_points(g[g["method"] == method].iloc[0]) for g in gaps)
+        gains = f"{overall} of overall and {mean} of mean accuracy, {calibration}"
+        told.append(f"{name}: {gains} of calibration error")
     return (
-        "**Learning from votes.** PRODEN on candidate sets, which stands for the second paper, "
-        f"less cross-entropy at the last epoch, {table['seed'].nunique()} seeds: {calibration} "
-        f"points of calibration error, {overall} of overall and {mean} of mean accuracy."
+        "**Learning from votes.** In points from cross-entropy on the label, at the last epoch, "
+        f"{table['seed'].nunique()} seeds: {'; '.join(told)}."
     )
 
 

@@ -12,6 +12,7 @@ from nlalib.report.frame import headline, markdown, published_file, published_ta
 from nlalib.report.gate import published_gate
 from nlalib.report.ledger import in_short, ledger
 from nlalib.report.reproducing import SECTIONS
+from nlalib.report.studies import read_study
 
 
 def headline_section() -> str:
@@ -61,6 +62,25 @@ def _shown_studies() -> list[dict]:
     return sorted(there, key=lambda content: content["fixed"].get("dataset") == "rendered")
 
 
+def progress_section() -> str:
+    """Return how many of each study's declared runs are published, and of which methods not."""
+    rows = []
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        study = read_study(path)
+        is_published = published_file(f"{study.name}.csv").is_file()
+        done = set(published_table(study.name)["run_id"]) if is_published else set()
+        left = [run.method for run_id, run in study.runs.items() if run_id not in done]
+        rows.append(
+            {
+                "study": f"[{study.name}](configs/{path.name})",
+                "what": study.title,
+                "runs published": f"{len(study.runs) - len(left)} of {len(study.runs)}",
+                "runs left, of": ", ".join(dict.fromkeys(left)),
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
 def claims_section() -> str:
     """Return the ledger of claims in short, as Markdown."""
     return markdown(in_short(ledger()))
@@ -70,6 +90,7 @@ README_SECTIONS: dict[str, Callable[[], str]] = {
     "answer": answer_section,
     "claims": claims_section,
     "headline table": headline_section,
+    "runs": progress_section,
 }
 
 

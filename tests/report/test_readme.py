@@ -6,6 +6,7 @@ from made_runs import RESULTS
 
 from nlalib.report import readme
 from nlalib.report.frame import SETTING
+from nlalib.report.studies import read_study
 
 HEADLINE, HEADLINE_END = readme.readme_marks("headline table")
 SECOND, SECOND_END = readme.readme_marks("second")
@@ -66,6 +67,21 @@ def test_readme_without_published_results(published, capsys):
     assert run("readme") == 1
     assert "no table in results/; publish a finished study first" in capsys.readouterr().err
     assert (root / "README.md").read_text() == BOTH
+
+
+def test_a_study_says_how_many_of_its_runs_are_published(published):
+    root, _ = published
+    text = (root / "configs" / "tiny.yaml").read_text()
+    (root / "configs" / "new.yaml").write_text(text.replace("study: tiny", "study: new"))
+    study = read_study(root / "configs" / "tiny.yaml")
+    done = [run_id for run_id, run in study.runs.items() if run.method == "ce"]
+    pd.DataFrame({"run_id": [*done, "a run of another study"]}).to_csv(
+        root / "results" / "tiny.csv", index=False
+    )
+    *_, new, tiny = (line.split(" | ") for line in readme.progress_section().splitlines())
+    n = len(study.runs)
+    assert [new[0], *new[2:]] == ["| [new](configs/new.yaml)", f"0 of {n}", "ce, nla |"]
+    assert [tiny[0], *tiny[2:]] == ["| [tiny](configs/tiny.yaml)", f"{len(done)} of {n}", "nla |"]
 
 
 def test_a_table_has_a_row_a_method_and_a_column_a_rule():
