@@ -67,8 +67,9 @@ def progress_section() -> str:
     rows = []
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         study = read_study(path)
-        is_published = published_file(f"{study.name}.csv").is_file()
-        done = set(published_table(study.name)["run_id"]) if is_published else set()
+        # Of a study that chooses a setting only this table is published.
+        is_published = published_file(f"{study.name}_epochs.csv").is_file()
+        done = set(published_table(study.name, "_epochs")["run_id"]) if is_published else set()
         left = [run.method for run_id, run in study.runs.items() if run_id not in done]
         rows.append(
             {

@@ -76,7 +76,7 @@ def test_a_study_says_how_many_of_its_runs_are_published(published):
     study = read_study(root / "configs" / "tiny.yaml")
     done = [run_id for run_id, run in study.runs.items() if run.method == "ce"]
     pd.DataFrame({"run_id": [*done, "a run of another study"]}).to_csv(
-        root / "results" / "tiny.csv", index=False
+        root / "results" / "tiny_epochs.csv", index=False
     )
     *_, new, tiny = (line.split(" | ") for line in readme.progress_section().splitlines())
     n = len(study.runs)
