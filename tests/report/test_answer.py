@@ -1,8 +1,10 @@
 """The first screen, counted once more from the committed tables."""
 
 import csv
+import re
 
 import numpy as np
+import pytest
 
 from nlalib.paths import ROOT
 from nlalib.report.answer import answer_section, verdicts
@@ -64,3 +66,42 @@ def test_gain_on_labels_that_people_got_wrong_by_a_plain_loop():
         ]
         assert len(gains) >= 2
         assert f"{np.mean(gains):+.1f} [" in line
+
+
+@pytest.mark.parametrize(
+    ("study", "method", "name"),
+    [("face_votes", "ldl", "(LDL)"), ("face_votes", "proden", "(PRODEN)"),
+     ("face_parts", "nla", "NLA on the label")],
+)  # fmt: skip
+def test_gains_of_learning_from_votes_by_a_plain_loop(study, method, name):
+    with open(ROOT / "results" / f"{study}.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["selection"] == "last"]
+    (line,) = (t for t in answer_section().splitlines() if "Learning from votes" in t)
+    told = line.partition(name)[2].split(";")[0]
+    for metric, words in (("overall_accuracy", "overall"), ("mean_accuracy", "mean accuracy")):
+        values = {
+            (row["method"], row["seed"]): float(row["value"])
+            for row in rows
+            if row["metric"] == metric and float(row["noise_rate"]) == 0
+            and (row["settings"] == "" or row["method"] == "proden")
+        }  # fmt: skip
+        seeds = [seed for of, seed in values if of == method]
+        gain = 100 * np.mean([values[method, seed] - values["ce", seed] for seed in seeds])
+        assert re.search(rf"{gain:+.1f} \[[^]]+\] of {words}".replace("+", r"\+"), told), told
+
+
+def test_what_a_better_label_is_worth_by_a_plain_loop():
+    with open(ROOT / "results" / "human_noise.csv") as file:
+        rows = list(csv.DictReader(file))
+    values = {
+        (row["label_source"], row["method"], row["seed"]): 100 * float(row["value"])
+        for row in rows
+        if (row["metric"], row["selection"], row["settings"]) == ("overall_accuracy", "last", "")
+    }
+    (line,) = (t for t in answer_section().splitlines() if "A better label" in t)
+    compared = (("rule", "ce"), ("rule", "ldl"), ("fer2013", "nla"))
+    for labels, words in zip(
+        compared, ("ten votes", "(LDL)", "FER2013's label gains"), strict=True
+    ):
+        gains = [values[*labels, seed] - values["fer2013", "ce", seed] for seed in "012"]
+        assert f"{np.mean(gains):+.1f} [" in line.partition(words)[2].split("]")[0] + "]"
