@@ -117,6 +117,10 @@ lock:  ## remake constraints.txt from pyproject.toml with the newest versions th
 		--ignore-installed --report "$$folder/report.json" ".[test,export,lab,book]" $(LOCK_ALSO); \
 	"$$folder/venv/bin/python" -c 'import json, sys; \
 		found = [item["metadata"] for item in json.load(open(sys.argv[1]))["install"]]; \
+		from pip._vendor.packaging.specifiers import SpecifierSet; \
+		newer = [one["name"] for one in found \
+			if "3.11.0" not in SpecifierSet(one.get("requires_python", ""))]; \
+		newer and sys.exit("these need a newer 3.11; pin older ones in pyproject.toml: %s" % newer); \
 		pins = {"%(name)s==%(version)s" % one for one in found if one["name"] != "nlalib"}; \
 		print("\n".join(sorted(pins, key=str.lower)))' "$$folder/report.json" > "$$folder/pins"; \
 	cp "$$folder/pins" constraints.txt; git diff --stat -- constraints.txt

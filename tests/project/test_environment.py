@@ -30,6 +30,7 @@ def read_pins(requirements: list[str]) -> dict[str, str]:
 
 DIRECT = read_pins([*PROJECT["dependencies"], *(pin for extra in EXTRAS.values() for pin in extra)])
 CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
+PINNED = read_pins(CONSTRAINTS)
 
 
 def required_here() -> set[str]:
@@ -51,27 +52,35 @@ def required_here() -> set[str]:
 
 
 def test_constraints_hold_only_sorted_exact_pins():
-    assert len(read_pins(CONSTRAINTS)) > len(DIRECT)
+    assert len(PINNED) > len(DIRECT)
     assert sorted(CONSTRAINTS, key=str.lower) == CONSTRAINTS, "run `make lock`"
-    assert canonicalize_name(PROJECT["name"]) not in read_pins(CONSTRAINTS)
+    assert canonicalize_name(PROJECT["name"]) not in PINNED
 
 
 def test_constraints_repeat_the_direct_pins():
-    pins = read_pins(CONSTRAINTS)
-    assert {name: pins.get(name) for name in DIRECT} == DIRECT, "run `make lock`"
+    assert {name: PINNED.get(name) for name in DIRECT} == DIRECT, "run `make lock`"
 
 
 def test_constraints_pin_everything_that_the_project_brings():
     assert len(required_here()) > 100
-    unpinned = required_here() - set(read_pins(CONSTRAINTS))
+    unpinned = required_here() - set(PINNED)
     assert not unpinned, f"constraints.txt lacks {sorted(unpinned)}: run `make lock`"
 
 
 def test_installed_versions_are_the_pinned_ones():
-    pins = read_pins(CONSTRAINTS)
-    installed = {name: metadata.version(name) for name in required_here() & set(pins)}
-    stale = {name: version for name, version in installed.items() if version != pins[name]}
+    installed = {name: metadata.version(name) for name in required_here() & set(PINNED)}
+    stale = {name: version for name, version in installed.items() if version != PINNED[name]}
     assert not stale, f"this environment is out of date in {stale}: run `make test`"
+
+
+def test_every_pin_can_be_had_on_the_oldest_python():
+    """So not only on a newer 3.11.x: Debian 12 ships 3.11.2."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    asked = {d.name: d.metadata["Requires-Python"] or "" for d in metadata.distributions()}
+    pinned = {name: asked[name] for name in asked if canonicalize_name(name) in PINNED}
+    assert len(pinned) > 100
+    newer = {name: wanted for name, wanted in pinned.items() if oldest not in SpecifierSet(wanted)}
+    assert not newer, f"pin in pyproject.toml an older release of {newer}, then run `make lock`"
 
 
 def read_conda_file() -> tuple[list[str], list[str]]:
