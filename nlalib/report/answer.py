@@ -10,10 +10,11 @@ from nlalib.report.claims import MAIN, RECORDED
 from nlalib.report.frame import chosen_rows, markdown, published_table
 from nlalib.report.ledger import ledger
 from nlalib.report.machines import TOGETHER, gains_by_machine
-from nlalib.report.reading import in_points
+from nlalib.report.reading import in_points, side, sides
 
 # Under which rules an epoch is chosen, in words of a reader.
 RULES = {"last": "last epoch", "best_validation": "epoch chosen on held-out images"}
+_BOTH = {metric: metric.replace("_", " ") for metric in ACCURACIES}
 
 
 def answer_section() -> str:
@@ -26,19 +27,18 @@ def answer_section() -> str:
 
 
 def _accuracies() -> str:
-    """Return how accurate NLA is beside cross-entropy and EAC, in sentences."""
-
-    def both(method: str) -> list[str]:
-        return [f"{_percent(method, 'overall_accuracy', 0.2, rule)} %" for rule in RULES]
-
-    (nla, nla_chosen), (ce, ce_chosen), (eac, eac_chosen) = map(both, ("nla", "ce", "eac"))
+    """Return how far NLA and EAC are from cross-entropy, in sentences."""
+    noisy = {rule: _difference("overall_accuracy", 0.2, rule) for rule in RULES}
+    of_eac = {rule: _difference("overall_accuracy", 0.2, rule, "eac") for rule in RULES}
+    last, chosen = (f"{in_points(row)} points ({certainty(row)})" for row in noisy.values())
+    is_behind = all(of_eac[rule]["difference"] > noisy[rule]["difference"] for rule in RULES)
     clean = _difference("overall_accuracy", 0.0, "last")
     return (
-        f"**Does NLA work?** With 20 % of the labels wrong, NLA ends at {nla} of overall accuracy "
-        f"where cross-entropy ends at {ce}. Where held-out images choose the epoch, it is "
-        f"{nla_chosen} against {ce_chosen}. EAC, an older method, has {eac} and {eac_chosen}. "
-        f"Without wrong labels NLA is {in_points(clean)} points from cross-entropy at the last "
-        f"epoch; {100 * clean['detectable']:.1f} would have shown, in four tries of five."
+        f"**Does NLA work?** With 20 % of the labels drawn wrong it is {side(noisy['last'])}, "
+        f"beside cross-entropy: {last} of overall accuracy at the last epoch, {chosen} at the one "
+        f"that held-out images choose. EAC, an older method, gains{' more' if is_behind else ''}: "
+        f"{_points(of_eac)}. Without wrong labels NLA is {side(clean)}: {in_points(clean)}; "
+        f"{100 * clean['detectable']:.1f} would have shown, in four tries of five."
     )
 
 
@@ -50,9 +50,9 @@ def _percent(method: str, metric: str, noise_rate: float, rule: str) -> str:
     return f"{100 * values.mean():.1f}" if len(values) else ""
 
 
-def _difference(metric: str, noise_rate: float, rule: str) -> pd.Series:
-    """Return NLA less cross-entropy in the main study."""
-    table = published_table(MAIN, "_differences").query("method == 'nla' and reference == 'ce'")
+def _difference(metric: str, noise_rate: float, rule: str, method: str = "nla") -> pd.Series:
+    """Return a method less cross-entropy in the main study."""
+    table = published_table(MAIN, "_differences").query("method == @method and reference == 'ce'")
     table = table[np.isclose(table["noise_rate"], noise_rate) & (table["selection"] == rule)]
     return table.set_index("metric").loc[metric]
 
@@ -75,17 +75,29 @@ def _beside_each_other() -> pd.DataFrame:
 
 def _stopped_early() -> str:
     """Return NLA's last epoch less cross-entropy that is stopped early, at 20 % noise."""
-    words = []
-    for metric in ACCURACIES:
+    found = {}
+    for metric, words in _BOTH.items():
         early = paired_differences(
             published_table(MAIN), metric, "last", reference_selection="best_validation"
         )
-        found = early[(early["method"] == "nla") & np.isclose(early["noise_rate"], 0.2)].iloc[0]
-        words.append(f"{in_points(found)} points of {metric.replace('_', ' ')}")
+        of_nla = early[(early["method"] == "nla") & np.isclose(early["noise_rate"], 0.2)]
+        found[words] = of_nla.iloc[0]
     return (
-        "**Is it more than stopping early?** NLA's last epoch less cross-entropy that stops where "
-        f"held-out images say: {' and '.join(words)} (not corrected)."
+        f"**Against cross-entropy that stops early, NLA's last epoch is {sides(found)}**: "
+        f"{_points(found)} points, where held-out images say when to stop (not corrected; "
+        f"{_link(14)})."
     )
+
+
+def _points(found: dict[str, pd.Series]) -> str:
+    """Return differences in points, with their intervals."""
+    return " and ".join(map(in_points, found.values()))
+
+
+def _link(number: int) -> str:
+    """Return a link to a notebook."""
+    (path,) = (ROOT / "notebooks").glob(f"{number:02}_*.ipynb")
+    return f"[{number:02}](notebooks/{path.name})"
 
 
 def _machines() -> str:
@@ -97,28 +109,28 @@ def _machines() -> str:
         name: f"{in_points(last.loc[name])} and {in_points(chosen.loc[name])}"
         for name in last.index
     }
+    apart = 100 * abs(last.loc["on CPUs", "difference"] - last.loc["on a GPU", "difference"])
     return (
-        f"**Which machine?** Without wrong labels, {last['n'].iloc[0]:.0f} of the seeds trained on "
-        "both: NLA less cross-entropy at the last epoch and at the chosen one, "
-        f"{'; '.join(f'{both[name]} points {name}' for name in tables)}. Of all "
-        f"{last.loc[TOGETHER, 'n']:.0f} pairs of runs, {both[TOGETHER]} (neither declared nor "
-        "corrected). Twelve new seeds are declared (`configs/face_seeds.yaml`)."
+        f"**The machine moves NLA's gain without wrong labels by {apart:.1f} points**: the same "
+        f"{last['n'].iloc[0]:.0f} seeds give {'; '.join(f'{both[name]} {name}' for name in tables)}"
+        f", at the last epoch and at the chosen one. All {last.loc[TOGETHER, 'n']:.0f} pairs of "
+        f"runs give {both[TOGETHER]} (neither declared nor corrected; {_link(14)}). Twelve new "
+        "seeds are declared (`configs/face_seeds.yaml`)."
     )
 
 
 def _people() -> str:
     """Return what NLA gains on labels that people got wrong, and on as many drawn by lot."""
     source, twin = "fer2013", "fer2013, matched"
-    plain = "method == 'nla' and settings == ''"
-    gaps = published_table("human_noise", "_differences").query(plain)
-    gaps = gaps[gaps["reference"] == "ce"].set_index(["label_source", "metric", "selection"])
-    gains = {
-        (labels, metric): " and ".join(in_points(gaps.loc[labels, metric, rule]) for rule in RULES)
-        for labels in (source, twin)
-        for metric in ACCURACIES
-    }
-    overall, mean = ACCURACIES
-    epochs = published_table("human_noise", "_epochs").query(plain)
+    gaps = published_table("human_noise", "_differences").query("settings == ''")
+    gaps = gaps.set_index(["reference", "label_source", "method", "selection", "metric"]).loc["ce"]
+
+    def gains(labels: str, method: str, rule: str) -> dict[str, pd.Series]:
+        return {words: gaps.loc[labels, method, rule, name] for name, words in _BOTH.items()}
+
+    last, chosen = (gains(source, "nla", rule) for rule in RULES)
+    drawn = gains(twin, "nla", "last")["overall accuracy"]
+    epochs = published_table("human_noise", "_epochs").query("method == 'nla' and settings == ''")
     at_end = epochs[epochs["epoch"] == epochs["epochs"] - 1]
     found = at_end.pivot_table(index="label_source", columns="metric", values="value")
     found = found["auroc_within_label_low_weight"]
@@ -126,12 +138,12 @@ def _people() -> str:
     of_classes = wrong[wrong["by"] == "class"]
     share = np.average(of_classes[source], weights=of_classes["images"])
     return (
-        f"**Labels that people got wrong.** On FER2013's own labels, {100 * share:.0f} % of which "
-        "contradict the ten annotators, NLA less cross-entropy at the last and the chosen epoch: "
-        f"{gains[source, overall]} points of overall accuracy, {gains[source, mean]} of mean "
-        f"accuracy, {gaps.loc[source, overall, 'last']['n']} seeds; where as many wrong labels are "
-        f"drawn by lot, {gains[twin, overall]} of overall accuracy. A low weight finds people's "
-        f"with an AUROC of {found[source]:.2f}, drawn ones with {found[twin]:.2f}."
+        f"**On labels that people got wrong, beside cross-entropy, NLA is {sides(last)}**: "
+        f"{_points(last)} points at the last epoch, {_points(chosen)} at the chosen one. These are "
+        f"FER2013's own labels, {100 * share:.0f} % of which contradict the ten annotators; "
+        f"{last['overall accuracy']['n']} seeds. Where as many are drawn by lot, it is "
+        f"{in_points(drawn)} in overall accuracy. A low weight finds people's with an AUROC of "
+        f"{found[source]:.2f}, drawn ones with {found[twin]:.2f} ({_link(13)})."
     )
 
 
@@ -142,24 +154,29 @@ def _better_label() -> str:
     of_seeds = rows.pivot(index=["label_source", "method"], columns="seed", values="value")
     gains = of_seeds - of_seeds.loc["fer2013", "ce"]
     majority, distribution, loss = (
-        in_points(pd.Series(student_interval(gains.loc[labels])))
+        pd.Series(student_interval(gains.loc[labels]))
         for labels in ((RULE, "ce"), (RULE, "ldl"), ("fer2013", "nla"))
     )
+    is_label = min(majority["low"], distribution["low"]) > loss["high"]
+    answer = "Better labels are worth more than NLA" if is_label else "A better label, or NLA?"
     return (
-        "**A better label, or a better loss?** From FER2013's label to the majority of ten votes "
-        f"cross-entropy gains {majority} points of overall accuracy at the last epoch, to their "
-        f"distribution (LDL) {distribution}; NLA on FER2013's label gains {loss}. (The labels of "
-        "the test are of those votes.)"
+        f"**{answer}**: from FER2013's label to the majority of ten votes cross-entropy gains "
+        f"{in_points(majority)} points of overall accuracy, to their distribution (LDL) "
+        f"{in_points(distribution)}; NLA on FER2013's label gains {in_points(loss)}. (The labels "
+        f"of the test are of those votes; {_link(13)}.)"
     )
 
 
 def _rare() -> str:
     """Return what overall accuracy hides, at 20 % noise."""
-    recalls = [
-        f"{name} {_percent(method, 'recall_disgust', 0.2, 'last')} %"
-        for method, name in (("ce", "cross-entropy"), ("nla", "NLA"), ("eac", "EAC"))
-    ]
-    return f"**Rare classes.** Of disgust the last epoch recognises: {', '.join(recalls)}."
+    names = {"ce": "cross-entropy", "nla": "NLA", "eac": "EAC"}
+    recalls = {name: _percent(of, "recall_disgust", 0.2, "last") for of, name in names.items()}
+    least = min(recalls, key=lambda name: float(recalls[name]))
+    shown = ", ".join(f"{name} {recall} %" for name, recall in recalls.items())
+    return (
+        f"**{least} recognises the rarest expression least**: of disgust, at the last epoch with "
+        f"20 % wrong labels, {shown} ({_link(14)})."
+    )
 
 
 def _weight() -> str:
@@ -168,34 +185,33 @@ def _weight() -> str:
     means = table.pivot_table(index="epoch", columns="metric", values="value")
     share = 100 * means["mean_weight_of_flipped"] / means["mean_weight_of_clean"]
     return (
-        f"**The weight.** A wrong label gets {share.min():.0f} % of a right one's weight in epoch "
+        f"**A wrong label keeps {share.min():.0f} % of a right one's weight at best**, in epoch "
         f"{share.idxmin() + 1}, and {share.iloc[-1]:.0f} % at the end, when it is learnt by heart; "
-        "the paper's figure has about none."
+        f"the paper's figure has about none ({_link(12)})."
     )
 
 
 def _votes() -> str:
     """Return what learning from the votes' distribution and from candidate sets gives."""
-    clean = "noise_rate == 0 and settings == '' and method in ('ce', 'nla')"
-    votes, parts = published_table("face_votes"), published_table("face_parts").query(clean)
-    told = []
-    for table, method, name in (
-        (votes, "ldl", "the distribution of the votes (LDL)"),
-        (votes, "proden", "candidate sets (PRODEN), which stand for the second paper"),
-        (parts, "nla", "NLA on the label"),
-    ):
-        gaps = [paired_differences(table, metric, "last") for metric in (*ACCURACIES, "ece")]
-        overall, mean, calibration = (in_points(g[g["method"] == method].iloc[0]) for g in gaps)
-        gains = f"{overall} of overall and {mean} of mean accuracy, {calibration}"
-        told.append(f"{name}: {gains} of calibration error")
+    votes = published_table("face_votes")
+    gaps = pd.concat(paired_differences(votes, name, "last") for name in (*ACCURACIES, "ece"))
+    of_method = gaps.set_index(["method", "metric"])
+    ldl, sets = (
+        {words: of_method.loc[method, name] for name, words in _BOTH.items()}
+        for method in ("ldl", "proden")
+    )
+    of_ldl, of_sets = (in_points(of_method.loc[method, "ece"]) for method in ("ldl", "proden"))
     on_gpu = published_table(MAIN).query("method == 'ce' and noise_rate == 0")
     mixed = pd.concat([votes.query("method == 'ldl'"), on_gpu.assign(study="face_votes")])
-    gaps = [paired_differences(mixed, metric, "last").iloc[0] for metric in ACCURACIES]
+    elsewhere = {
+        words: paired_differences(mixed, name, "last").iloc[0] for name, words in _BOTH.items()
+    }
     return (
-        "**Learning from votes.** In points from cross-entropy on the label, at the last epoch, "
-        f"{votes['seed'].nunique()} seeds on CPUs: {'; '.join(told)}. "
-        "From the same runs of cross-entropy on a GPU LDL is "
-        f"{' and '.join(map(in_points, gaps))} (neither corrected)."
+        f"**Learning from the distribution of the votes (LDL) is {sides(ldl)}**: {_points(ldl)} "
+        f"points from cross-entropy on the label, at the last epoch, {of_ldl} of calibration "
+        f"error. Candidate sets (PRODEN), which stand for the second paper, are {sides(sets)}: "
+        f"{_points(sets)}, and {of_sets}. {votes['seed'].nunique()} seeds on CPUs, not corrected; "
+        f"from cross-entropy on a GPU LDL is {_points(elsewhere)} ({_link(9)})."
     )
 
 

@@ -9,7 +9,8 @@ all notebooks. There are two kinds of family:
   each condition of `SHORT_STUDIES`, is one family.
 
 Any other published comparison is corrected among the others of its study, reference and selection
-rule, whatever part of them a notebook shows; one that is not published, in the table at hand.
+rule, whatever part of them a notebook shows; one that is not published, in the table at hand. Where
+two studies share the runs of one, the larger p-values of both count.
 """
 
 from functools import lru_cache
@@ -28,6 +29,8 @@ CORRECTED = [f"{name}_holm" for name in P_VALUES]
 OVER_IMAGES = ["images_low", "images_high", "p_images"]
 # What has to be equal for a contrast to be one of the same runs, beside its difference.
 OF_CONTRAST = [name for name in SETTING if name != "method"]
+# What is equal of a comparison that two studies share, and so has the same runs.
+_OF_RUNS = [*SETTING, "reference", "selection", "metric", "difference"]
 ROUNDING = 2e-6  # of published tables, which have six decimals
 
 
@@ -44,7 +47,9 @@ def published_contrasts() -> pd.DataFrame:
     for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
         family = holm(table[name].where(is_short & table["primary"]).to_numpy())
         table[corrected_name] = table[corrected_name].where(~is_short, family)
-    return _with_the_rest(table, table[table["primary"]], ["study", "reference", "selection"])
+    table = _with_the_rest(table, table[table["primary"]], ["study", "reference", "selection"])
+    same = table.groupby(_OF_RUNS, dropna=False)[CORRECTED]
+    return table.assign(**same.transform("max"))
 
 
 def _with_the_rest(table: pd.DataFrame, primary: pd.DataFrame, family: list[str]) -> pd.DataFrame:
@@ -87,13 +92,15 @@ def corrected(differences: pd.DataFrame) -> pd.DataFrame:
 def _published(table: pd.DataFrame, known: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """Return the corrected p-values of those rows that are known, NaN for all others.
 
-    A comparison is known by `key`, as far as both have it, and by the size of its difference.
+    A comparison is known by `key`, as far as both have it, and by the size of its difference. Of
+    several such the largest.
     """
     key = [name for name in key if name in table and name in known]
-    known = known.assign(distance=known["difference"].abs()).drop_duplicates(key)
-    found = table[key].merge(known[[*key, "distance", *CORRECTED]], on=key, how="left")
-    is_near = (found["distance"] - table["difference"].abs()).abs() < ROUNDING
-    return found[CORRECTED].where(is_near)
+    rows = table[key].assign(row=range(len(table)), distance=table["difference"].abs().to_numpy())
+    found = rows.merge(known[[*key, "difference", *CORRECTED]], on=key)
+    near = found[(found["distance"] - found["difference"].abs()).abs() < ROUNDING]
+    p_values = near.groupby("row")[CORRECTED].max()
+    return p_values.reindex(range(len(table))).set_axis(table.index)
 
 
 def told(differences: pd.DataFrame, level: float = 0.05, less_is_better=()) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from nlalib.report.certainty import certainty
+from nlalib.report.certainty import certainty, student_interval
 from nlalib.report.frame import setting_in_words
 
 
@@ -81,6 +81,28 @@ def with_interval(difference: float, low: float, high: float, digits: int = 1) -
 def in_points(row) -> str:
     """Return a difference in points, with its interval."""
     return with_interval(100 * row.difference, 100 * row.low, 100 * row.high)
+
+
+def over_seeds(differences, digits: int = 1) -> str:
+    """Return the mean of differences of paired seeds, as they are, with its interval over seeds."""
+    found = student_interval(differences)
+    return with_interval(found["difference"], found["low"], found["high"], digits)
+
+
+def side(row) -> str:
+    """Return "ahead" or "behind" where the interval over seeds leaves out zero.
+
+    Otherwise "not told apart", also of a single seed, which has no interval.
+    """
+    return "ahead" if row.low > 0 else "behind" if row.high < 0 else "not told apart"
+
+
+def sides(rows: dict) -> str:
+    """Return "ahead in overall accuracy, not told apart in mean accuracy" of rows by name."""
+    told = {name: side(row) for name, row in rows.items()}
+    if len(told) == 2 and len(set(told.values())) == 1:
+        return f"{next(iter(told.values()))} in {' and in '.join(told)}"
+    return ", ".join(f"{word} in {name}" for name, word in told.items())
 
 
 def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:

@@ -13,6 +13,9 @@ from nlalib.report.reading import (
     by_seed,
     check_findings,
     differences_in_words,
+    over_seeds,
+    side,
+    sides,
     verdict,
     with_interval,
 )
@@ -53,6 +56,27 @@ def test_interval_in_words():
     assert with_interval(0.94, -0.36, 2.2) == "+0.9 [-0.4, +2.2]"
     assert with_interval(-0.0501, -0.1, 0.04, digits=3) == "-0.050 [-0.100, +0.040]"
     assert with_interval(0.94, np.nan, np.nan) == "+0.9"
+
+
+def test_paired_differences_over_seeds_in_words():
+    # t of two degrees of freedom at 97.5 %: 4.303; the deviation of 1, 2, 3 is 1.
+    assert over_seeds([1.0, 2.0, 3.0]) == f"+2.0 [{2 - 4.303 / 3**0.5:+.1f}, +4.5]"
+    assert over_seeds(pd.Series([0.014]), 2) == "+0.01"  # one seed, no interval
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.1, 2.0, "ahead"), (-2.0, -0.1, "behind"), (-0.1, 2.0, "not told apart"),
+     (np.nan, np.nan, "not told apart")],
+)  # fmt: skip
+def test_side_of_an_interval(low, high, word):
+    assert side(SimpleNamespace(low=low, high=high)) == word
+
+
+def test_sides_of_two_accuracies():
+    ahead, open_ = SimpleNamespace(low=1, high=2), SimpleNamespace(low=-1, high=2)
+    assert sides({"a": ahead, "b": open_}) == "ahead in a, not told apart in b"
+    assert sides({"a": open_, "b": open_}) == "not told apart in a and in b"
 
 
 def test_values_by_seed():
