@@ -24,7 +24,8 @@ class DataChoice(Parameters):
     """What `nlalib.data.splits.load_dataset` looks at: runs of equal choices share an index.
 
     `seed` draws wrong labels and long tails, `data_seed` everything else, the annotators asked by
-    a `label_source` among it: their labels are the same for all runs, as labels of people are.
+    a `label_source` among it: their labels are the same for all runs, as labels of people are. So
+    are the wrong labels of rendered faces, which `data_seed` draws with the faces.
     """
 
     dataset: str = parameter("rendered", choices=SETS)
@@ -149,6 +150,12 @@ class CandidateChoice(Parameters):
 
     def check(self) -> None:
         """Refuse a threshold that the rule cannot have, and scores that it does not read."""
+        if self.candidate_rule == "random" and self.candidate_threshold == 1:
+            raise ValueError(
+                "candidate_threshold is 1.0; for candidate_rule 'random' it is the share of other "
+                "classes that enter each set, and with all of them nothing is left to learn: take "
+                "0.1, say"
+            )
         lowest, highest = THRESHOLD_RANGES[self.candidate_rule]
         if not lowest <= self.candidate_threshold <= highest:
             raise ValueError(

@@ -6,8 +6,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from nlalib.data import image_files
 from nlalib.data.image_files import FORMATS, eight_bits, open_image
 from nlalib.data.sets.fer2013_table import TABLE_MARK, load_kaggle_images, split_path
 from nlalib.data.sets.rendered import RENDERED_MARK, render_face
@@ -15,7 +16,6 @@ from nlalib.files import CLOSED
 
 # Raise it when a change here changes pixels: images that were decoded before are decoded again.
 DECODER_VERSION = "2"
-_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 
 class UndecodableImage(ValueError):
@@ -86,13 +86,13 @@ class ImageReader:
             ) from error
         except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others
             raise UndecodableImage(path, self.root, _reason(error)) from error
-        return ImageOps.exif_transpose(image) if upright else image
+        return image_files.upright(image) if upright else image
 
     def is_turned(self, path: str) -> bool:
         """Return whether a camera's orientation says that the stored pixels are not upright."""
         if path.startswith(RENDERED_MARK) or TABLE_MARK in path:
             return False
-        return open_image(self.root / path).getexif().get(_ORIENTATION, 1) != 1
+        return image_files.is_turned(open_image(self.root / path))
 
 
 def _reason(error: Exception) -> str:

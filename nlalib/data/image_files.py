@@ -10,11 +10,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
 # Twice what a good camera takes; decoded, as many take a quarter of a gigabyte.
 MOST_PIXELS = 80_000_000
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 
 def open_image(path: Path) -> Image.Image:
@@ -40,6 +41,22 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return width and height from a file's header, without decoding it."""
     with open_image(path) as image:
         return image.size
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Return whether a camera's orientation says that the stored pixels are not upright.
+
+    EXIF data that cannot be read say nothing: the pixels are sound without them.
+    """
+    try:
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # Pillow raises SyntaxError, struct.error and others
+        return False
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image as its camera's orientation wants it shown, see `is_turned`."""
+    return ImageOps.exif_transpose(image) if is_turned(image) else image
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

@@ -26,9 +26,10 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     for it, the training images are made long-tailed (then `train_images` of them in all) and
     their labels noisy, held-out ones included, as they would be in practice; the same goes for
     the labels of another source than the rule (`nlalib.data.label_sources`). Test labels are
-    always the rule's, and so are the strata: the same images play the same parts whatever the
-    labels. For rendered faces, all means RAF-DB's counts: 12,271 for training and 3,068 for the
-    test.
+    always the rule's, and so are the strata (of a list of noisy labels those of the set): the same
+    images play the same parts whatever the labels. Not so of rendered faces, whose wrong labels
+    are a part of the set; for them, all means RAF-DB's counts: 12,271 for training and 3,068 for
+    the test.
 
     Returns
     -------
@@ -61,11 +62,12 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
                 f"{choice.root} has no image of the split {split!r}: a run trains on one and is "
                 "tested on the other; unpack that part of the set too"
             )
+    by = "true_label" if choice.label_file else "label"
     if not choice.set.is_made:
         if choice.imbalance_factor == 1:
-            train = stratified_subset(train, choice.train_images, choice.data_seed)
-        test = stratified_subset(test, choice.test_images, choice.data_seed)
-    kept, held_out = _stratified_split(train, choice.data_seed, test_size=choice.held_out)
+            train = stratified_subset(train, choice.train_images, choice.data_seed, by)
+        test = stratified_subset(test, choice.test_images, choice.data_seed, by)
+    kept, held_out = _stratified_split(train, choice.data_seed, by, test_size=choice.held_out)
     if choice.noise_rate and not choice.set.is_made:
         # After the split, which so is the same for every rate; a seed has wrong labels of its own.
         train = with_label_noise(
@@ -178,22 +180,26 @@ def read_scores(path: str, image_ids: pd.Series, num_classes: int) -> np.ndarray
     return found
 
 
-def _stratified_split(index: pd.DataFrame, seed: int, **size) -> list[np.ndarray]:
-    """Return the positions of two parts of the index, both with its class shares."""
+def _stratified_split(index: pd.DataFrame, seed: int, by: str, **size) -> list[np.ndarray]:
+    """Return the positions of two parts of the index, both with the shares of its column `by`."""
     try:
         return train_test_split(
-            np.arange(len(index)), stratify=index["label"], random_state=seed, **size
+            np.arange(len(index)), stratify=index[by], random_state=seed, **size
         )
     except ValueError as error:
         raise ValueError(
-            f"{len(index):,} images, {index['label'].value_counts().min()} of the rarest class, "
+            f"{len(index):,} images, {index[by].value_counts().min()} of the rarest class, "
             f"cannot be split with {size} so that each class is in both parts: {error} "
             "Ask for more images"
         ) from error
 
 
-def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFrame:
+def stratified_subset(
+    index: pd.DataFrame, images: int, seed: int, by: str = "label"
+) -> pd.DataFrame:
     """Return `images` rows with the class shares of `index`, in its order; all where `images` is 0.
+
+    `by` is the column of the classes.
 
     Raises
     ------
@@ -207,5 +213,5 @@ def stratified_subset(index: pd.DataFrame, images: int, seed: int) -> pd.DataFra
             f"{images:,} images asked for, but the set has {len(index):,}; ask for fewer, "
             "or 0 for all"
         )
-    kept, _ = _stratified_split(index, seed, train_size=images)
+    kept, _ = _stratified_split(index, seed, by, train_size=images)
     return index.iloc[np.sort(kept)]

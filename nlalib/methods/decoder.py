@@ -43,7 +43,9 @@ def uniformity_loss(embeddings: Tensor) -> Tensor:
     embeddings : Tensor, (K, D) float, K at least 2 and D at least K - 1 for the lowest value
     """
     directions = nn.functional.normalize(embeddings.float(), dim=1)
-    first, second = torch.triu_indices(len(embeddings), len(embeddings), 1).to(embeddings.device)
+    number = len(embeddings)
+    # Made where it is used: a copy to a card would wait for it, and could not be recorded.
+    first, second = torch.triu_indices(number, number, 1, device=embeddings.device)
     squared = 2 - 2 * (directions[first] * directions[second]).sum(dim=1)
     return (-_TEMPERATURE * squared).logsumexp(dim=0) - math.log(len(first))
 

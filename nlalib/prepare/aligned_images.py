@@ -30,7 +30,7 @@ from skimage.transform import AffineTransform
 
 from nlalib.data.choice import SETTINGS_FILE, alignment_settings
 from nlalib.data.decoding import ImageReader, UndecodableImage
-from nlalib.data.image_files import open_image
+from nlalib.data.image_files import open_image, upright
 from nlalib.data.index import LANDMARK_COLUMNS, POINT_COLUMNS
 from nlalib.data.sets.base import IMAGE_ENDINGS
 from nlalib.data.sets.fer2013_table import TABLE_MARK
@@ -167,6 +167,8 @@ class _Batch:
             reason = UNDECODABLE
         else:
             crop, outcome = self.crop(np.asarray(image.convert("RGB")), points)
+            if outcome["outcome"] == FALLBACK:  # as training without alignment sees it
+                crop = whole_image(np.asarray(upright(image).convert("RGB")), self.size)
             record = {"source": source} | outcome
             write_atomically(target, lambda file: _save(file, crop, target.suffix, record))
             return record

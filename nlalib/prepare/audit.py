@@ -78,10 +78,10 @@ def audit_dataset(
     try:
         index, dropped = data_set.read_all(root)
         others = data_set.other_counts(root)
+        prints, files = examine_images(index, root, report)  # may be damaged tables of pixels
     except (OSError, ValueError) as error:
         return {**head, "verdict": UNREADABLE, "deviations": [in_one_line(error)]}
     counts = _counts(index, expected, others)
-    prints, files = examine_images(index, root, report)
     index = index[files["decoded"]].reset_index(drop=True)
     found = find_duplicates(prints)
     twins = count_twins(index["split"], found)

@@ -142,13 +142,15 @@ class RunConfig(RunParameters):
             raise ValueError(
                 f"label_source is {self.label_source!r}, but method {self.method!r} learns from "
                 f"votes, whatever the labels: it would look immune. Leave it at {RULE!r}, or take "
-                "candidate_rule 'random', whose sets hold the given labels"
+                "candidate_rule 'random', whose sets hold the given labels, with a "
+                "candidate_threshold such as 0.1"
             )
         if self.noise_rate and from_votes:
             raise ValueError(
                 f"noise_rate is {self.noise_rate}, but method {self.method!r} learns from votes, "
                 "which the noise leaves as they are: it would look immune. Leave it at 0.0, or "
-                "take candidate_rule 'random', whose sets hold the given labels"
+                "take candidate_rule 'random', whose sets hold the given labels, with a "
+                "candidate_threshold such as 0.1"
             )
         if "candidates" not in method.needs and self.candidates != CandidateChoice():
             raise ValueError(

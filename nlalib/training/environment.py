@@ -51,12 +51,22 @@ def changes_since(file: Path, now: dict) -> str:
         before = json.loads(file.read_text())
     except (OSError, ValueError):
         return ""
+    on_cards = before.get("device") == now["device"] == "cuda"
+    compared = [*_COMPARED, *(["cuda_device"] if on_cards else [])]
     told = [
         f"{name} {before[name]}, now {now[name]}"
-        for name in _COMPARED
+        for name in compared
         if name in before and before[name] != now[name]
     ]
     return "; ".join(told)
+
+
+def begun_with(file: Path) -> str:
+    """Return what the record of a run that went on elsewhere says of that; "" where nothing."""
+    try:
+        return json.loads(file.read_text()).get("begun_with", "")
+    except (OSError, ValueError):
+        return ""
 
 
 def _versions() -> dict[str, str]:

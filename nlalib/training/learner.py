@@ -1,5 +1,7 @@
 """What learns: a network and a method behind one `forward`, and the optimiser that moves them."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -110,15 +112,17 @@ def make_learner(
     return Learner(model, method, config.view_order), targets
 
 
-def load_learner(config: RunConfig) -> Learner:
+def load_learner(config: RunConfig, folder: Path | None = None) -> Learner:
     """Return what a finished run learned, on the CPU and in evaluation mode.
 
-    Its data set is not needed.
+    Neither its data set is needed nor, with its `folder`, any file that it started from: those are
+    a part of the name by which the folder would be looked for.
     """
+    folder = folder or config.folder
     network = build_model(config.backbone, config.num_classes, config.seed)
-    network.load_state_dict(read_weights_file(config.folder / "weights.safetensors"))
+    network.load_state_dict(read_weights_file(folder / "weights.safetensors"))
     method = make_method(config.method, config.method_settings)
-    samples = pd.read_parquet(config.folder / "samples.parquet").query("part == 'train'")
+    samples = pd.read_parquet(folder / "samples.parquet").query("part == 'train'")
     labels = torch.from_numpy(samples["label"].to_numpy(np.int64, copy=True))
     # What a method learns from shapes its heads, and no more is asked of it here.
     of_all = torch.ones(len(labels), config.num_classes)
@@ -132,7 +136,7 @@ def load_learner(config: RunConfig) -> Learner:
                 candidates=of_all.bool(),
             )
         )
-    own = config.folder / "method.safetensors"
+    own = folder / "method.safetensors"
     if own.exists():
         method.load_state_dict(read_weights_file(own))
     return Learner(network, method, config.view_order).eval()

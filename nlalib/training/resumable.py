@@ -30,7 +30,7 @@ from nlalib.training.checkpoint import (
     write_checkpoint,
 )
 from nlalib.training.devices import is_first_process, require_device
-from nlalib.training.environment import changes_since, environment
+from nlalib.training.environment import begun_with, changes_since, environment
 
 
 class Interrupted(KeyboardInterrupt):
@@ -128,10 +128,12 @@ class ResumableRun:
         write_json(self.folder / "config.json", parameters)
         now = environment(self.accelerator.device.type)
         file = self.folder / "environment.json"
-        if (self.folder / "checkpoint.pt").exists() and (told := changes_since(file, now)):
-            # Results are repeated bit by bit only with as many threads on the same kind of device.
-            self.report(f"begun with {told}: the results may differ in their last digits")
-            now["begun_with"] = told
+        if (self.folder / "checkpoint.pt").exists():
+            if told := changes_since(file, now):
+                # Results are repeated bit by bit only with as many threads on the same device.
+                self.report(f"begun with {told}: the results may differ in their last digits")
+            if all_told := "; then ".join(filter(None, [begun_with(file), told])):
+                now["begun_with"] = all_told
         write_json(file, now)
 
     def go(self) -> None:

@@ -33,15 +33,16 @@ def write_scores(run_id: str) -> Path:
     FileNotFoundError
         If there is no finished run of that name.
     """
-    config = read_config(runs_folder() / run_id)
+    folder = runs_folder() / run_id
+    config = read_config(folder)
     index, _ = load_dataset(config.data)
     images = image_array(index, root=config.data.root, size=config.image_size)
     accelerator = make_accelerator(config.device, config.precision)
-    learner = load_learner(config)
+    learner = load_learner(config, folder)
     positions = np.flatnonzero(index["part"] != TEST)
     scores = predict(learner.to(accelerator.device), images, positions, accelerator)
     table = pd.DataFrame(scores, columns=[f"p_{name}" for name in expressions(config.num_classes)])
     table.insert(0, "image_id", index["image_id"].to_numpy()[positions])
-    path = config.folder / "training_scores.parquet"
+    path = folder / "training_scores.parquet"
     write_table(path, table)
     return path

@@ -143,7 +143,15 @@ class TrainingRun(ResumableRun):
         }
 
     def _predict(self, part: str) -> np.ndarray:
-        return predict(self.learned, self.images, self.parts[part], self.accelerator)
+        """Return the probabilities of a part; FloatingPointError if one is not finite."""
+        found = predict(self.learned, self.images, self.parts[part], self.accelerator)
+        if not np.isfinite(found).all():
+            raise FloatingPointError(
+                f"the network predicts what is not finite of the part {part!r} after "
+                f"{self.progress.epochs_done} epochs and this one: lower lr ({self.config.lr}) or "
+                "use fp32"
+            )
+        return found
 
     def _metrics(self, name: str, part: str, probabilities: np.ndarray) -> dict[str, float]:
         """Return the metrics of one part, their names preceded by `name`."""

@@ -5,16 +5,17 @@ methods; it is wrong often, more often for rare expressions, and what a face sho
 person feels.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from nlalib.data.image_files import eight_bits, open_image
+from nlalib.data.image_files import eight_bits, open_image, upright
 from nlalib.data.label_sources import RULE
 from nlalib.data.labels import expressions
 from nlalib.files import write_atomically, writing
@@ -56,21 +57,23 @@ class Classifier(nn.Module):
 
 
 def load_classifier(run_id: str) -> tuple[RunConfig, Classifier]:
-    """Return a finished run's parameters and its network, on the CPU; its data set is not needed.
+    """Return a finished run's parameters and its network, on the CPU, from its folder alone.
 
     Raises
     ------
     FileNotFoundError
         If there is no finished run of that name.
     """
-    config = read_config(runs_folder() / run_id)
-    return config, Classifier(load_learner(config)).eval()
+    folder = runs_folder() / run_id
+    config = read_config(folder)
+    return config, Classifier(load_learner(config, folder)).eval()
 
 
 def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
     """Return the largest face of an image file, aligned, (size, size, 3) uint8; None without one.
 
-    `as_is` takes the whole image, for files that are crops of faces already.
+    None also where its landmarks make no triangle. `as_is` takes the whole image, resampled as for
+    training, for files that are crops of faces already.
 
     Raises
     ------
@@ -82,16 +85,19 @@ def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        image = ImageOps.exif_transpose(eight_bits(open_image(path))).convert("RGB")
+        image = upright(eight_bits(open_image(path))).convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{path} is no image that can be read ({error})") from error
     if as_is:
-        return np.asarray(image.resize((size, size)))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     pixels = np.asarray(image)
     faces = find_face(pixels)
     if not len(faces.scores):
         return None
-    return align_face(pixels, faces.points[0], size=size)[0]
+    try:
+        return align_face(pixels, faces.points[0], size=size)[0]
+    except ValueError:  # of a profile, say: no face that an aligned one could be made of
+        return None
 
 
 @torch.no_grad()
@@ -143,9 +149,11 @@ def draw_predictions(table: pd.DataFrame, faces: Sequence[np.ndarray]):
     return figure
 
 
-def model_card(config: RunConfig) -> str:
+def model_card(config: RunConfig, folder: Path) -> str:
     """Return a finished run's card: data, licence, limits, accuracy by class, in Markdown."""
-    metrics = pd.read_csv(config.folder / "metrics.csv").iloc[-1]
+    metrics = pd.read_csv(folder / "metrics.csv").iloc[-1]
+    # As recorded: what it started from need not be there any more.
+    start = json.loads((folder / "config.json").read_text())["identity"]["initialisation"]
     recalls = [
         f"| {name} | {100 * metrics[f'test_recall_{name}']:.1f} |"
         for name in expressions(config.num_classes)
@@ -159,7 +167,7 @@ def model_card(config: RunConfig) -> str:
         )
     return "\n".join(
         [
-            f"# {config.run_id}",
+            f"# {folder.name}",
             "",
             WARNING,
             "",
@@ -167,7 +175,7 @@ def model_card(config: RunConfig) -> str:
             "255 as float32, channels first; one aligned face.",
             f"- **Output**: probabilities of {', '.join(expressions(config.num_classes))}.",
             f"- **Trained on**: {data}; method `{config.method}`, network `{config.backbone}` from "
-            f"{config.initialisation}, {config.epochs} epochs, seed {config.seed}.",
+            f"{_named(config.initial_weights, start)}, {config.epochs} epochs, seed {config.seed}.",
             "- **Licence**: the code is MIT. The images have terms of their own, which may forbid "
             "other uses of what was trained on them: ask their owners.",
             f"- **Accuracy** on the set's test images, last epoch: "
@@ -182,6 +190,12 @@ def model_card(config: RunConfig) -> str:
             "",
         ]
     )
+
+
+def _named(weights: str, recorded: str) -> str:
+    """Return initial weights' name and what a run recorded of them; of random ones "random"."""
+    name = Path(weights).stem
+    return f"{name}@{recorded}" if weights and recorded != name else recorded
 
 
 def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
@@ -200,11 +214,12 @@ def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
         If the exported network computes something else.
     """
     config, classifier = load_classifier(run_id)
+    folder_of_run = runs_folder() / run_id
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     weights, card, graph = (folder / f"{run_id}.{end}" for end in ("safetensors", "md", "onnx"))
     write_weights(weights, classifier.learner.model)
-    write_atomically(card, lambda path: path.write_text(model_card(config)))
+    write_atomically(card, lambda path: path.write_text(model_card(config, folder_of_run)))
     if not onnx:
         return [weights, card]
     size = (2, 3, config.image_size, config.image_size)

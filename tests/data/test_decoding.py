@@ -84,6 +84,18 @@ def test_orientation_of_a_camera_is_applied(tmp_path, orientation):
     assert reader.is_turned("camera.png") is (orientation > 1)
 
 
+def test_exif_data_that_cannot_be_read_are_none(tmp_path):
+    """Of a sound photograph; Pillow raises a SyntaxError for them, without the file's name."""
+    broken = {"exif": b"Exif\0\0no header at all", "dpi": (72, 72)}
+    picture(0).convert("RGB").save(tmp_path / "photo.jpg", **broken)
+    with pytest.raises(SyntaxError), Image.open(tmp_path / "photo.jpg") as image:
+        image.getexif().get(0x0112)
+    reader = ImageReader(tmp_path, ["photo.jpg"], 48)
+    stored = np.asarray(reader.read("photo.jpg", upright=False))
+    assert np.array_equal(np.asarray(reader.read("photo.jpg")), stored)
+    assert reader.is_turned("photo.jpg") is False
+
+
 def test_audit_counts_what_was_turned_and_names_what_cannot_be_decoded(tmp_path):
     root = write_rafdb(tmp_path / "set")
     exif = Image.Exif()

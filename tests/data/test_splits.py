@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from made_sets import write_rafdb
 from nlalib.data.index import VOTE_COLUMNS
 from nlalib.data.label_sources import LABEL_SOURCES, VOTE_SOURCES
 from nlalib.data.labels import FERPLUS_COLUMNS, RAFDB_TEST_COUNTS, RAFDB_TRAIN_COUNTS
 from nlalib.data.sets.ferplus import FOLDERS
+from nlalib.data.sets.rafdb import LABEL_FILE
 from nlalib.data.splits import (
     class_votes,
     load_dataset,
@@ -352,3 +354,21 @@ def test_rendered_faces_have_annotators_too(rendered):
         assert (given["is_flipped"] == (given["label"] != clean["label"])).all()
         assert part(given, "train")["is_flipped"].mean() > 0.1
         assert not part(given, "test")["is_flipped"].any()
+
+
+def test_a_list_of_noisy_labels_leaves_images_in_their_parts(tmp_path):
+    root = write_rafdb(tmp_path / "set")
+    chosen = {"dataset": "rafdb", "data_root": str(root), "train_images": 0, "test_images": 0}
+    clean, _ = load_dataset(RunConfig(**chosen, held_out=0.25).data)
+    lines = (root / LABEL_FILE).read_text().splitlines()
+    of_train = [number for number, line in enumerate(lines) if line.startswith("train")]
+    codes = [lines[number].split()[1] for number in of_train]
+    for number, code in zip(of_train, [*codes[5:], *codes[:5]], strict=True):
+        lines[number] = f"{lines[number].split()[0]} {code}"
+    (tmp_path / "noisy.txt").write_text("\n".join(lines) + "\n")
+    noisy, _ = load_dataset(
+        RunConfig(**chosen, held_out=0.25, label_file=str(tmp_path / "noisy.txt")).data
+    )
+    assert (noisy["label"] != noisy["true_label"]).any()
+    assert noisy["true_label"].tolist() == clean["label"].tolist()
+    assert noisy[["image_id", "part"]].equals(clean[["image_id", "part"]])

@@ -217,6 +217,21 @@ def test_no_image_is_dropped_in_silence(faces, tmp_path):
     assert found[["outcome", "reason"]].values.tolist() == [[FALLBACK, NO_FACE]]
 
 
+def test_an_image_without_landmarks_is_put_upright(tmp_path):
+    """As training without alignment sees it; given landmarks are of the pixels as stored."""
+    upright = Image.fromarray(np.tile(np.arange(40, dtype=np.uint8)[:, None, None], (1, 20, 3)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "camera.png", exif=exif)
+    index = pd.DataFrame({"image_id": ["camera"], "path": ["camera.png"]})
+    index[LANDMARK_COLUMNS] = np.nan
+    table = align_images(index, tmp_path, tmp_path / "out", SIZE)
+    assert table["outcome"].tolist() == [FALLBACK]
+    wanted = whole_image(np.asarray(upright), SIZE)
+    found = Image.open(tmp_path / "out" / "camera.png").convert("RGB")
+    assert np.array_equal(np.asarray(found), wanted)
+
+
 def test_whole_image_keeps_proportions():
     tall = np.full((90, 30, 3), 255, np.uint8)
     square = whole_image(tall, 60)

@@ -180,6 +180,7 @@ def test_value_out_of_range_is_refused(name, value):
         ({"imbalance_factor": 10.0}, "imbalance_factor is for sets of photographs"),
         ({"candidate_rule": "share"}, "candidate_threshold are .*'nla' learns from labels"),
         ({"method": "ce", "candidate_threshold": 2.0}, "leave them at"),
+        ({"method": "cc", "candidate_rule": "random"}, "nothing is left to learn: take 0.1"),
         (
             {"method": "ldl", "dataset": "rafdb"},
             "'ldl' .* learns from annotators' votes, which RAF-DB has not: take one of rendered, f",

@@ -47,5 +47,11 @@ def test_what_the_last_digits_depend_on_is_compared(tmp_path):
     assert changes_since(file, now) == wanted
     file.write_text(json.dumps({**now, "device": "cuda"}))
     assert changes_since(file, now) == "device cuda, now cpu"
+    # Another card is a change where the run is on it, and none where it is not.
+    cards = [{**now, "device": device, "cuda_device": "one"} for device in ("cuda", "cpu")]
+    wanted = ["cuda_device one, now other", ""]
+    for before, told in zip(cards, wanted, strict=True):
+        file.write_text(json.dumps(before))
+        assert changes_since(file, {**before, "cuda_device": "other"}) == told
     file.write_text(json.dumps({"machine": "x"}))  # a record of before, with less in it
     assert changes_since(file, now) == ""

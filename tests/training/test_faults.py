@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -110,6 +111,29 @@ def test_another_number_of_threads_is_told_and_recorded(data):
     told = f"threads {now + 1}, now {now}"
     assert f"begun with {told}: the results may differ in their last digits" in lines
     assert json.loads(file.read_text())["begun_with"] == told
+
+
+def test_what_a_run_began_with_is_told_after_two_interruptions_too(data):
+    config = replace(TINY, epochs=3)
+    with pytest.raises(Interrupted):
+        train(config, *data, report=interrupt_after(1))
+    file = config.folder / "environment.json"
+    now = torch.get_num_threads()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "threads": now + 1}))
+    with pytest.raises(Interrupted):
+        train(config, *data, report=interrupt_after(2))
+    train(config, *data)
+    assert json.loads(file.read_text())["begun_with"] == f"threads {now + 1}, now {now}"
+
+
+def test_predictions_that_are_not_finite_end_a_run_with_what_to_do(data, monkeypatch):
+    """Of weights that the last step of an epoch broke: all losses were finite."""
+    broken = np.full((len(data[0]), 7), np.nan)
+    monkeypatch.setattr(
+        training_run, "predict", lambda learned, images, positions, _: broken[positions]
+    )
+    with pytest.raises(FloatingPointError, match=r"not finite of the part 'held_out'.*lower lr"):
+        train(TINY, *data)
 
 
 def test_all_files_of_a_run_may_be_read_by_the_same_people(data):

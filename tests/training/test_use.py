@@ -1,5 +1,8 @@
 """A finished run outside of its study: photographs, files for other programs."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from safetensors.torch import load_file
 from skimage import data
 
 from nlalib import __main__ as command_line
+from nlalib.data.pixels import load_image
 from nlalib.training import use
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
@@ -71,8 +75,8 @@ def test_command_finds_the_face_and_says_where_there_is_none(
     # The aligned face: eyes at 40 % of the height, so the crop is brighter than the whole.
     assert faces[0].shape == (32, 32, 3)
     _, whole = use.predict_files(config.run_id, [photograph], as_is=True)
-    resized = np.asarray(Image.fromarray(data.astronaut()).resize((32, 32)))
-    assert np.array_equal(whole[0], resized)
+    resized = load_image(photograph.name, root=photograph.parent, size=32)
+    assert np.array_equal(whole[0], resized)  # as an image is read for training
     assert not np.array_equal(faces[0], resized)
 
 
@@ -82,6 +86,35 @@ def test_a_photograph_that_its_camera_held_on_its_side_is_put_upright(photograph
     exif[0x0112] = 6  # to be shown after a quarter turn clockwise
     Image.open(photograph).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
     assert np.array_equal(use.read_face(turned, 32, as_is=True), upright)
+
+
+def test_a_face_that_cannot_be_aligned_is_none(run, photograph, monkeypatch):
+    """Of a profile, say, both eyes are one point; the other photographs are judged all the same."""
+    found = use.find_face(np.asarray(Image.open(photograph)))
+    on_a_line = found._replace(points=np.repeat(found.points[:, :1], 5, axis=1))
+    faces = iter([on_a_line, found])
+    monkeypatch.setattr(use, "find_face", lambda pixels: next(faces))
+    table, _ = use.predict_files(run[0].run_id, [photograph, photograph])
+    assert table["face"].tolist() == [False, True]
+
+
+def test_a_run_is_taken_from_its_folder_whatever_it_started_from(run, tmp_path, monkeypatch):
+    """Files that are a part of its name may be gone, or be others by now."""
+    config, _, images = run
+    folder = tmp_path / "runs" / config.run_id
+    shutil.copytree(config.folder, folder)
+    parameters = json.loads((folder / "config.json").read_text())
+    parameters["initial_weights"] = "weights/gone.pth"
+    parameters["identity"]["initialisation"] = "0123456789ab"
+    (folder / "config.json").write_text(json.dumps(parameters))
+    _, before = use.load_classifier(config.run_id)
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
+    _, classifier = use.load_classifier(config.run_id)
+    wanted = use.classify(before, images[:3])
+    np.testing.assert_array_equal(use.classify(classifier, images[:3]), wanted)
+    _, card = use.export(config.run_id, tmp_path, onnx=False)
+    assert card.read_text().startswith(f"# {config.run_id}\n")
+    assert "from gone@0123456789ab" in card.read_text()
 
 
 @pytest.mark.parametrize(
