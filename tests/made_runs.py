@@ -108,6 +108,7 @@ def differences_of(method: str, noise_rate: float, accuracies: list, **other) ->
 
 
 def random_samples(number: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Return samples of three classes in training, three in ten of their labels wrong."""
     generator = np.random.default_rng(seed)
     points = generator.dirichlet(np.ones(3), number)
     labels = generator.choice(3, number, p=[0.6, 0.3, 0.1])

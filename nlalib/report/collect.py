@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 
+import numpy as np
 import pandas as pd
 
 from nlalib.data.choice import DataChoice
@@ -23,6 +24,7 @@ from nlalib.metrics import (
     selective_risks,
     vote_metrics,
 )
+from nlalib.paths import display_path
 from nlalib.report.certainty import CONDITION, reference_rows
 from nlalib.report.epoch_numbers import run_epoch_numbers
 from nlalib.report.frame import RESULT_COLUMNS, SETTING
@@ -31,11 +33,14 @@ from nlalib.report.records import (
     curve_rows,
     kept_epochs,
     kept_runs,
+    read_curves,
     read_record,
 )
 from nlalib.report.studies import Study, training_command
 from nlalib.training.config import RunConfig
 
+# By which a training is known.
+COURSE = ["train_loss", "test_overall_accuracy"]
 # Rules that average or pick epochs of which no predictions are kept: accuracies alone.
 _RULES_OF_CURVES = ("last_five", "best_test")
 
@@ -72,11 +77,7 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
         probabilities = table[probability_columns(config.num_classes)].to_numpy()
         found = classification_metrics(labels, probabilities, config.num_classes)
         if votes is not None:
-            if not table.index.isin(votes.index).all():
-                raise ValueError(
-                    f"{config.run_id} was tested on images that its data set does not have now; "
-                    "has the data set changed? Restore it, or train the run anew"
-                )
+            require_test_images(config, table, votes)
             of_images = votes.loc[table.index].to_numpy()
             predicted = probabilities.argmax(axis=1)
             found |= vote_metrics(of_images, probabilities)
@@ -91,6 +92,15 @@ def run_rows(config: RunConfig, study: str, votes: pd.DataFrame | None = None) -
     rows.append(("last", "training_seconds", record.curves["seconds"].sum()))
     table = pd.DataFrame(rows, columns=["selection", "metric", "value"])
     return table.assign(**identity_columns(config, study))[RESULT_COLUMNS]
+
+
+def require_test_images(config: RunConfig, tested: pd.DataFrame, votes: pd.DataFrame) -> None:
+    """Raise ValueError if a run was tested on images (by index) that there are no votes of now."""
+    if not tested.index.isin(votes.index).all():
+        raise ValueError(
+            f"{config.run_id} was tested on images that its data set does not have now; "
+            "has the data set changed? Restore it, or train the run anew"
+        )
 
 
 def require_runs(study: Study, *, kept: bool = True) -> None:
@@ -123,6 +133,28 @@ def require_same_data(study: Study) -> None:
         data, is_recorded = config.data, (config.folder / CONTENT_FILE).is_file()
         if is_recorded and not data.set.is_made and data.root.is_dir():
             require_content(config.folder, content(data, config.image_size))
+
+
+def require_one_machine(study: Study) -> None:
+    """Raise ValueError if a finished run is not its kept self, while others are kept alone.
+
+    A run that is trained once more on another machine has the same id and other numbers; beside
+    kept runs it would be told as one of theirs.
+    """
+    kept = kept_runs(study.name)
+    gone = [run_id for run_id, c in study.runs.items() if not c.is_done and run_id in kept]
+    twice = [c for run_id, c in study.runs.items() if c.is_done and run_id in kept]
+    for config in twice if gone else []:
+        course = read_curves(config).set_index("epoch")[COURSE].round(6)
+        rows = kept_epochs(study.name).query("run_id == @config.run_id")
+        before = rows.pivot(index="epoch", columns="metric", values="value")[COURSE]
+        if not np.allclose(course, before.reindex(course.index), atol=1.5e-6):
+            raise ValueError(
+                f"{display_path(config.folder)} is another training of a run that is published "
+                f"with study {study.name}, and {len(gone)} of its runs, such as {gone[0]}, are "
+                "not there to be trained again: both would stand in one table. Point NLA_RUNS at "
+                "the folder of the published runs, or train all of the study"
+            )
 
 
 def runs_at_hand(study: Study) -> dict[str, RunConfig]:
@@ -199,7 +231,8 @@ def study_epochs(study: Study) -> pd.DataFrame:
     for config in study.runs.values():
         if config.is_done:
             rows = [run_epoch_numbers(config, index_of(config.data)), curve_rows(config)]
-            table = pd.concat(rows, ignore_index=True)
+            # One without rows has columns without a type, which would be the table's.
+            table = pd.concat([part for part in rows if len(part)], ignore_index=True)
         else:
             table = kept_epochs(study.name).query("run_id == @config.run_id")
         identity = identity_columns(config, study.name)

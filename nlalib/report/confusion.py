@@ -11,11 +11,20 @@ from nlalib.training.config import RunConfig
 
 
 def kept_by_seed(study: Study, **chosen) -> dict[int, RunConfig]:
-    """Return the study's kept runs with these parameters (as `method="nla"`), by seed."""
+    """Return the study's kept runs with these parameters (as `method="nla"`), by seed.
+
+    Raises
+    ------
+    ValueError
+        If a seed has several such runs: more has to be chosen.
+    """
     kept = kept_runs(study.name)
     runs = (config for run_id, config in study.runs.items() if run_id in kept)
     wanted = [c for c in runs if all(getattr(c, name) == to for name, to in chosen.items())]
-    return {config.seed: config for config in sorted(wanted, key=lambda config: config.seed)}
+    found = {config.seed: config for config in sorted(wanted, key=lambda config: config.seed)}
+    if len(found) < len(wanted):
+        raise ValueError(f"{chosen} leave several runs for one seed; choose more parameters")
+    return found
 
 
 def confusion(configs: list[RunConfig], study: str) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def ledger() -> pd.DataFrame:
     among_claims = table.groupby("regime")["p"].transform(holm)
     table["p_holm"] = table["p_holm"].fillna(among_claims)
     has_verdict = table["verdict"].isin(["verified", "falsified"])
-    table.loc[has_verdict & (table["p_holm"] >= LEVEL), ["verdict", "limit"]] = (
+    table.loc[has_verdict & ~(table["p_holm"] < LEVEL), ["verdict", "limit"]] = (
         INCONCLUSIVE,
         _CHANCE,
     )
@@ -93,7 +93,8 @@ def measured(contrast: Contrast, rule: str) -> dict:
     images = sorted(contrast.sign * told[["images_low", "images_high"]].to_numpy(dtype=float))
     config = _config(study)
     gate, declared = published_gate(config), declared_seeds(config)
-    can_tell = gate.passed and found["n"] >= max(declared, 2)  # one seed has no interval
+    # One seed has no interval, nor have several that differ all by the same.
+    can_tell = gate.passed and found["n"] >= declared and not np.isnan(found["low"])
     side = _side([found["low"], found["high"], *images]) if can_tell else 0
     is_elsewhere = bool(side) and _is_other_side(
         side, contrast.sign * _against_main(contrast, rule)
@@ -118,8 +119,8 @@ def measured(contrast: Contrast, rule: str) -> dict:
 
 def declared_seeds(content: dict) -> int:
     """Return how many seeds a study's file asks for; a contrast of fewer is interim."""
-    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
-    fixed = [content["fixed"]["seed"]] if "seed" in content["fixed"] else []
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"] or {}]
+    fixed = [content["fixed"]["seed"]] if "seed" in (content["fixed"] or {}) else []
     return len({seed for grid in grids for seed in grid.get("seed", fixed)})
 
 
@@ -133,6 +134,8 @@ def _limit(
         return "the runs could not have told (gate)"
     if len(gains) < 2:
         return "one seed, no interval"
+    if np.isnan(student_interval(gains)["low"]):
+        return "all seeds differ by the same, no interval"
     if side:
         over_seeds_alone = np.isnan(images).all() and not contrast.is_of_training
         return _ONE + (", no interval over images" if over_seeds_alone else "")

@@ -31,7 +31,8 @@ def gains_by_machine(
     -------
     pandas.DataFrame
         What `nlalib.report.certainty.student_interval` gives: a row a machine, of the seeds that
-        all of them have, and the row `TOGETHER` of every pair on every machine.
+        all of them have; the row `apart(tables)`, the last machine's less the first's, paired by
+        those seeds; and the row `TOGETHER` of every pair on every machine.
     """
     gains = {}
     for machine, table in tables.items():
@@ -41,5 +42,14 @@ def gains_by_machine(
         )
         gains[machine] = (plain["nla"] - plain[reference]).dropna()
     of_all = pd.DataFrame(gains)
-    rows = {machine: student_interval(own) for machine, own in of_all.dropna().items()}
-    return pd.DataFrame(rows | {TOGETHER: student_interval(of_all.stack().dropna())}).T
+    shared = of_all.dropna()
+    rows = dict(shared.items())
+    rows[apart(tables)] = shared.iloc[:, -1] - shared.iloc[:, 0]
+    rows[TOGETHER] = of_all.stack().dropna()
+    return pd.DataFrame({name: student_interval(own) for name, own in rows.items()}).T
+
+
+def apart(machines: Mapping[str, pd.DataFrame]) -> str:
+    """Return the name of the row that sets the last machine against the first."""
+    first, *_, last = machines
+    return f"{last} less {first}"

@@ -33,7 +33,12 @@ from nlalib.data.votes import label_from_votes
 from nlalib.files import write_csv
 from nlalib.metrics import agreement_accuracies, selective_risks, vote_metrics
 from nlalib.paths import display_path
-from nlalib.report.collect import identity_columns, some_runs_at_hand, votes_of_test
+from nlalib.report.collect import (
+    identity_columns,
+    require_test_images,
+    some_runs_at_hand,
+    votes_of_test,
+)
 from nlalib.report.frame import SETTING, published_file
 from nlalib.report.records import KEPT_RULES, read_record
 from nlalib.report.studies import Study, read_study
@@ -217,6 +222,7 @@ def study_agreement(study: Study) -> pd.DataFrame:
         record, identity = read_record(config, study.name), identity_columns(config, study.name)
         for rule in KEPT_RULES:
             table = record.at(rule)
+            require_test_images(config, table, of_test)
             votes, probabilities = of_test.loc[table.index].to_numpy(), table[names].to_numpy()
             labels = table["label"].to_numpy()
             of_run = {**identity, "selection": rule}

@@ -11,6 +11,7 @@ from nlalib.paths import ROOT, display_path
 from nlalib.report.candidate_tables import learns_from_candidates, study_candidates
 from nlalib.report.collect import (
     finished_part,
+    require_one_machine,
     require_same_data,
     runs_at_hand,
     some_runs_at_hand,
@@ -52,14 +53,16 @@ def collect(config: str, so_far: bool = False) -> None:
     if so_far:
         study = _told_part(study)
     require_same_data(study)
+    require_one_machine(study)
     _tell_of_records(study)
     results = study_table(study)
+    differences = [study_differences(study, results, reference) for reference in study.references]
+    # One without rows has columns without a type, which would be all tables'.
+    differences = [table for table in differences if len(table)] or differences[:1]
     tables = {
         "results": results,
         "epochs": study_epochs(study),
-        "differences": pd.concat(
-            [study_differences(study, results, reference) for reference in study.references]
-        ),
+        "differences": pd.concat(differences),
     }
     if study.pretraining:
         from nlalib.training.pretrain_config import pretraining_table  # takes seconds to import
@@ -79,6 +82,7 @@ def keep(config: str) -> None:
     folder of theirs. What is published of the study stays as it is.
     """
     study = read_study(config)
+    require_one_machine(study)
     runs = some_runs_at_hand(study)
     part = replace(study, runs=runs)
     # Both are read before either is written, as they may be made of what was kept before.
@@ -168,6 +172,13 @@ def publish(config: str) -> None:
     Not the figures of 06: the committed ones show all published studies, and are drawn from
     their tables by `make notebooks`. Of a study collected so far, runs without a reference are kept
     beside (`keep`), and are no result.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a table is missing.
+    ValueError
+        If a table has other runs than the others, or all lack runs that are published.
     """
     study = read_study(config)
     files = {name: collected(study, f"{name}.csv") for name in TABLES}
@@ -187,6 +198,9 @@ def publish(config: str) -> None:
                 f"`python -m nlalib {'robustness' if is_optional else 'collect'} {config}` first"
             )
     predictions = collected(study, PREDICTIONS)
+    _require_runs_of(files["epochs"], read_table(files["epochs"]), runs, config)
+    _require_runs_of(predictions, pd.read_parquet(predictions, columns=["run_id"]), runs, config)
+    _require_no_loss(study, files["results"], runs)
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
     if runs in (set(study.runs), set(runs_at_hand(study))):
@@ -199,6 +213,27 @@ def publish(config: str) -> None:
         if not figure.name.startswith("06_"):
             shutil.copy(figure, ROOT / "figures" / figure.name)
     print(f"wrote {', '.join(map(display_path, [*written, predictions_file(study.name)]))}")
+
+
+def _require_runs_of(path: Path, table: pd.DataFrame, runs: set[str], config: str) -> None:
+    """Raise ValueError if a collected table is not of these runs."""
+    if set(table["run_id"]) != runs:
+        raise ValueError(
+            f"{display_path(path)} has other runs than results.csv beside it, as a command that "
+            f"broke off leaves it; run `python -m nlalib collect {config}` again"
+        )
+
+
+def _require_no_loss(study: Study, results: Path, runs: set[str]) -> None:
+    """Raise ValueError if there are published runs that these are not."""
+    published = _published_file(study, "results")
+    lost = set(read_table(published)["run_id"]) - runs if published.is_file() else set()
+    if lost:
+        raise ValueError(
+            f"{display_path(results)} lacks {len(lost)} runs that are published in "
+            f"{display_path(published)}, such as {min(lost)}; collect them too, or remove that "
+            "file first"
+        )
 
 
 def _published_file(study: Study, name: str) -> Path:

@@ -89,20 +89,28 @@ def over_seeds(differences, digits: int = 1) -> str:
     return with_interval(found["difference"], found["low"], found["high"], digits)
 
 
-def side(row) -> str:
-    """Return "ahead" or "behind" where the interval over seeds leaves out zero.
+def standing(row, other: str) -> str:
+    """Return "ahead of", "perhaps ahead of", "not told apart from", "perhaps behind", "behind".
 
-    Otherwise "not told apart", also of a single seed, which has no interval.
+    And behind it the other's name. "Perhaps" is a hint: the intervals leave out zero, but corrected
+    for many comparisons it may be chance; or nobody corrected.
+
+    Parameters
+    ----------
+    row
+        As `nlalib.report.certainty.certainty` takes it, with the attribute `difference`; or, of a
+        comparison that was not corrected, with `difference`, `low` and `high` alone.
+    other : str
+        What the first is compared with.
     """
-    return "ahead" if row.low > 0 else "behind" if row.high < 0 else "not told apart"
-
-
-def sides(rows: dict) -> str:
-    """Return "ahead in overall accuracy, not told apart in mean accuracy" of rows by name."""
-    told = {name: side(row) for name, row in rows.items()}
-    if len(told) == 2 and len(set(told.values())) == 1:
-        return f"{next(iter(told.values()))} in {' and in '.join(told)}"
-    return ", ".join(f"{word} in {name}" for name, word in told.items())
+    if hasattr(row, "p_seeds_holm"):
+        sure = certainty(row)
+    else:
+        sure = "hint" if row.low > 0 or row.high < 0 else "not told apart"
+    if sure == "not told apart":
+        return f"{sure} from {other}"
+    place = f"ahead of {other}" if row.difference > 0 else f"behind {other}"
+    return f"perhaps {place}" if sure == "hint" else place
 
 
 def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:

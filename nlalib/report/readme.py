@@ -59,7 +59,7 @@ def _shown_studies() -> list[dict]:
     ]
     if not there:
         raise FileNotFoundError("no table in results/; publish a finished study first")
-    return sorted(there, key=lambda content: content["fixed"].get("dataset") == "rendered")
+    return sorted(there, key=lambda content: (content["fixed"] or {}).get("dataset") == "rendered")
 
 
 def progress_section() -> str:

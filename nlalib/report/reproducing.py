@@ -11,10 +11,10 @@ import pandas as pd
 
 from nlalib.metrics import ONE_EPOCH_RULES
 from nlalib.paths import ROOT
-from nlalib.report.certainty import ACCURACIES, student_interval
+from nlalib.report.certainty import ACCURACIES
 from nlalib.report.claims import MAIN
 from nlalib.report.frame import SETTING, markdown, published_file, published_table
-from nlalib.report.reading import by_seed, with_interval
+from nlalib.report.reading import by_seed, over_seeds
 
 GRIDS = ("ferplus_small", "noise", "imbalance", "noise_networks", "ablation", "weak")
 
@@ -104,9 +104,7 @@ def effects() -> pd.DataFrame:
         row = {"choice": choice.words, "the same in both": choice.shared}
         for metric in ACCURACIES:
             gains = differences(choice, metric)
-            found = student_interval(100 * gains)
-            words = with_interval(*(found[name] for name in ("difference", "low", "high")))
-            row[metric.replace("_", " ")] = words
+            row[metric.replace("_", " ")] = over_seeds(100 * gains)
         studies = " and ".join(filter(None, [choice.study, choice.other_study]))
         rows.append(row | {"seeds": len(gains), "study": f"`{studies}`"})
     return pd.DataFrame(rows)

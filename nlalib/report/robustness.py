@@ -22,6 +22,8 @@ noise and the same place of the block at every severity, for every run, in every
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ from nlalib.files import write_csv
 from nlalib.methods import make_method
 from nlalib.metrics import classification_metrics, reliability_bins
 from nlalib.report.collect import identity_columns, require_runs
+from nlalib.report.frame import published_file, published_table, read_table
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
@@ -176,13 +179,13 @@ def study_robustness(study: Study) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If a run is not done; the message gives the command that makes it.
+        If a run is neither done nor published; the message gives the command that makes it.
     """
-    require_runs(study, kept=False)
+    require_runs(_not_published(study, "robustness"), kept=False)
     name = _file_name()
     groups = {}
     for config in study.runs.values():
-        if not (config.folder / name).is_file():
+        if config.is_done and not (config.folder / name).is_file():
             key = (config.data, config.image_size, config.device, config.precision)
             groups.setdefault(key, []).append(config)
     for configs in groups.values():
@@ -193,7 +196,14 @@ def study_robustness(study: Study) -> pd.DataFrame:
             for run_id, table in run_robustness(some, index, images).items():
                 write_csv(study.runs[run_id].folder / name, table)
             print(f"corrupted images: {start + len(some)} of {len(configs)} runs", flush=True)
-    return _collect(study, lambda config: pd.read_csv(config.folder / name))
+    return _collect(study, "robustness", lambda config: pd.read_csv(config.folder / name))
+
+
+def _not_published(study: Study, name: str) -> Study:
+    """Return the study with the runs alone that one of its published tables has no rows of."""
+    path = published_file(f"{study.name}_{name}.csv")
+    there = set(read_table(path)["run_id"]) if path.is_file() else set()
+    return replace(study, runs={r: c for r, c in study.runs.items() if c.is_done or r not in there})
 
 
 def _file_name() -> str:
@@ -231,12 +241,19 @@ def run_label_similarities(config: RunConfig) -> pd.DataFrame:
     return pd.DataFrame({"first": names[i], "second": names[j], "similarity": similarity})
 
 
-def _collect(study: Study, of_run) -> pd.DataFrame:
-    """Return the tables of all runs below each other, each row with the run it is of."""
+def _collect(study: Study, name: str, of_run: Callable[[RunConfig], pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of all runs below each other, each row with the run it is of.
+
+    Of a run whose folder is gone the published rows.
+    """
     tables = []
     for config in study.runs.values():
-        identity, table = identity_columns(config, study.name), of_run(config)
-        tables.append(table.assign(**identity)[[*identity, *table.columns]])
+        identity = identity_columns(config, study.name)
+        if config.is_done:
+            table = of_run(config)
+            tables.append(table.assign(**identity)[[*identity, *table.columns]])
+        else:
+            tables.append(published_table(study.name, f"_{name}").query("run_id == @config.run_id"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -246,10 +263,10 @@ def study_tables(study: Study) -> dict[str, pd.DataFrame]:
     Raises
     ------
     FileNotFoundError
-        If a run is not done; the message gives the command that makes it.
+        If a run is neither done nor published; the message gives the command that makes it.
     """
     return {
         "robustness": study_robustness(study),
-        "calibration": _collect(study, run_calibration),
-        "label_embeddings": _collect(study, run_label_similarities),
+        "calibration": _collect(study, "calibration", run_calibration),
+        "label_embeddings": _collect(study, "label_embeddings", run_label_similarities),
     }

@@ -77,6 +77,8 @@ class Study:
         The study whose gate speaks for this one as well; "" for its own.
     readme : bool
         Whether the README shows its table.
+    declared : dict of str to RunConfig
+        All runs of its file, also where `runs` are those alone that have ended.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Study:
     positive_control: str = ""
     gate: str = ""
     readme: bool = False
+    declared: dict[str, RunConfig] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -151,6 +154,7 @@ def _study(content: dict) -> Study:
 
         options["pretraining"] = PretrainConfig.from_parameters(options["pretraining"])
     runs = _runs(content["fixed"] or {}, content["grid"], options.get("pretraining"))
+    options["declared"] = runs
     study = Study(content["study"], content["title"], notebooks, runs, **options)
     if not study.references:
         raise ValueError("references is empty; name the method that others are compared with")

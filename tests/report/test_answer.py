@@ -99,10 +99,47 @@ def test_what_a_better_label_is_worth_by_a_plain_loop():
         for row in rows
         if (row["metric"], row["selection"], row["settings"]) == ("overall_accuracy", "last", "")
     }
-    (line,) = (t for t in answer_section().splitlines() if "etter label" in t)
+    (line,) = (t for t in answer_section().splitlines() if "Tested on the votes' labels" in t)
     compared = (("rule", "ce"), ("rule", "ldl"), ("fer2013", "nla"))
     for labels, words in zip(
         compared, ("ten votes", "(LDL)", "FER2013's label gains"), strict=True
     ):
         gains = [values[*labels, seed] - values["fer2013", "ce", seed] for seed in "012"]
         assert f"{np.mean(gains):+.1f} [" in line.partition(words)[2].split("]")[0] + "]"
+
+
+def test_accuracy_from_all_training_images_by_a_plain_loop():
+    (line,) = (
+        t for t in answer_section().splitlines() if "From all training images of FERPlus" in t
+    )
+    values = {}
+    for study in ("face_full", "face_parts"):
+        with open(ROOT / "results" / f"{study}.csv") as file:
+            for row in csv.DictReader(file):
+                condition = row["method"], row["selection"], float(row["noise_rate"])
+                if condition == ("ce", "last", 0):
+                    values[study, row["metric"], row["seed"]] = 100 * float(row["value"])
+    seeds = {seed for study, _, seed in values if study == "face_full"}
+    seeds &= {seed for study, _, seed in values if study == "face_parts"}
+    for study, words in (("face_full", "ends here at"), ("face_parts", "of them at")):
+        told = " / ".join(
+            f"{np.mean([values[study, metric, seed] for seed in seeds]):.1f}"
+            for metric in ("overall_accuracy", "mean_accuracy")
+        )
+        assert f"{words} {told} %" in line
+
+
+def test_what_a_wrong_label_counts_by_a_plain_loop():
+    by_epoch = {}
+    with open(ROOT / "results" / "face_records_epochs.csv") as file:
+        for row in csv.DictReader(file):
+            if float(row["noise_rate"]) == 0.2:
+                both = row["mean_weight_of_flipped"], row["mean_weight_of_clean"]
+                by_epoch.setdefault(int(row["epoch"]), []).append([*map(float, both)])
+    means = [np.mean(by_epoch[epoch], axis=0) for epoch in sorted(by_epoch)]
+    least = min(range(len(means)), key=lambda epoch: means[epoch][0] / means[epoch][1])
+    (line,) = (t for t in answer_section().splitlines() if "still counts in full" in t)
+    wrong, right = 1 + means[least]
+    assert f"in epoch {least + 1} is {wrong:.2f} for wrong labels and {right:.2f} for right" in line
+    wrong, right = 1 + means[-1]
+    assert f"at the end {wrong:.2f} and {right:.2f}" in line

@@ -31,3 +31,5 @@ def test_several_runs_are_averaged_and_only_those_asked_for_are_found():
     halves = (confusion([one], study.name) + confusion([other], study.name)) / 2
     assert both.to_numpy().ravel().tolist() == pytest.approx(halves.to_numpy().ravel().tolist())
     assert kept_by_seed(study, method="nla", noise_rate=0.123) == {}
+    with pytest.raises(ValueError, match="leave several runs for one seed"):
+        kept_by_seed(study, method="nla")

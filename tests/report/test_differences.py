@@ -74,6 +74,31 @@ def test_declared_contrasts_are_corrected_among_themselves(study):
         assert same["p_images_holm"].tolist() == holm(same["p_images"].to_numpy()).tolist()
 
 
+def test_declared_contrasts_that_have_not_run_count(study):
+    """As chance would have them, so that what holds so far goes on to hold."""
+    whole = replace(study, primary=["nla"], declared=study.runs)
+    later = [RunConfig(method=m, seed=0, noise_rate=0.3, epochs=2) for m in ("ce", "nla", "gce")]
+    alone = [RunConfig(method="nla", seed=0, noise_rate=0.4, epochs=2)]  # without a reference
+    more = replace(whole, declared=study.runs | {c.run_id: c for c in [*later, *alone]})
+    table = study_differences(whole, study_table(study))
+    assert (
+        table["p_images_holm"].tolist()
+        == study_differences(replace(whole, declared={}), study_table(study))[
+            "p_images_holm"
+        ].tolist()
+    )
+    padded = study_differences(more, study_table(study))
+    nla = padded["method"] == "nla"
+    p_values = padded.loc[nla, "p_images"].to_numpy()
+    # One rate more: two accuracies under two rules.
+    assert (
+        padded.loc[nla, "p_images_holm"].tolist()
+        == holm(np.append(p_values, np.ones(4)))[:8].tolist()
+    )
+    assert (padded.loc[nla, "p_images_holm"] > table.loc[nla, "p_images_holm"]).all()
+    assert padded.loc[~nla, "p_images_holm"].tolist() == table.loc[~nla, "p_images_holm"].tolist()
+
+
 def test_selected_epoch_is_the_one_that_is_compared(runs):
     config = RunConfig(method="ce", epochs=2)
     first, last = LABELS == 0, LABELS > 0

@@ -199,6 +199,8 @@ def ledger_of(monkeypatch, gains, interval, published, passed=True) -> dict:
         # Runs that could not tell.
         (0.01, 0.03, (0.005, 0.04), [0.01, 0.02, 0.03], False, "inconclusive"),
         (float("nan"), float("nan"), (0.005, 0.04), [0.02], True, "inconclusive"),
+        # Seeds that differ all by the same have no interval either.
+        (float("nan"), float("nan"), (0.005, 0.04), [0.02, 0.02], True, "inconclusive"),
     ],
 )
 def test_verdicts_by_hand(monkeypatch, low, high, images, gains, passed, verdict):

@@ -6,7 +6,7 @@ import pytest
 
 from nlalib.report.certainty import student_interval
 from nlalib.report.frame import SETTING
-from nlalib.report.machines import TOGETHER, gains_by_machine
+from nlalib.report.machines import TOGETHER, apart, gains_by_machine
 
 
 def long_table(values: dict[str, dict[int, float]]) -> pd.DataFrame:
@@ -27,9 +27,12 @@ def test_gains_of_shared_seeds_and_of_all_pairs():
     parts = gpu.assign(settings="weighting=False", value=1.0)
     tables = {"GPU": pd.concat([gpu, noisy, parts]), "CPU": cpu}
     found = gains_by_machine(tables, "overall_accuracy", "last")
-    assert found["n"].to_dict() == {"GPU": 2, "CPU": 2, TOGETHER: 5}
+    assert found["n"].to_dict() == {"GPU": 2, "CPU": 2, "CPU less GPU": 2, TOGETHER: 5}
     assert found.loc["GPU", "difference"] == pytest.approx((0.01 + 0.04) / 2)
     assert found.loc["CPU", "difference"] == pytest.approx((0.05 - 0.02) / 2)
+    paired = student_interval(np.array([0.05 - 0.01, -0.02 - 0.04]))
+    for name in ("difference", "low", "high"):
+        assert found.loc[apart(tables), name] == pytest.approx(paired[name])
     of_all = student_interval(np.array([0.01, 0.04, 0.10, 0.05, -0.02]))
     for name in ("difference", "low", "high"):
         assert found.loc[TOGETHER, name] == pytest.approx(of_all[name])

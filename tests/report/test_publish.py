@@ -159,6 +159,64 @@ def test_nothing_is_kept_twice_of_a_study_published_as_far_as_it_ran(project):
     assert records.kept_runs("tiny") == {runs[method, 0].run_id for method in ("ce", "nla")}
 
 
+def test_publish_loses_no_published_run(project, capsys):
+    """Of a study whose predictions are not kept, the others' folders gone."""
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    for config in runs.values():
+        write_run(config, [LABELS < 3] * 4)
+    assert run("collect", study) == run("publish", study) == 0
+    published = (root / "results" / "tiny.csv").read_bytes()
+    (root / "results" / "predictions" / "tiny.parquet").unlink()
+    shutil.rmtree(runs["ce", 1].folder)
+    assert run("collect", study, "--so-far") == 0
+    assert run("publish", study) == 1
+    assert "lacks 2 runs that are published in" in (error := capsys.readouterr().err)
+    assert "or remove that file first" in error
+    assert (root / "results" / "tiny.csv").read_bytes() == published
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "epochs.csv"])
+def test_publish_refuses_what_a_broken_off_collect_left(project, capsys, name):
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    for method in ("ce", "nla"):
+        write_run(runs[method, 0], [LABELS < 3] * 4)
+    assert run("collect", study, "--so-far") == 0
+    older = (root / "runs" / "study-tiny" / name).read_bytes()
+    for method in ("ce", "nla"):
+        write_run(runs[method, 1], [LABELS < 3] * 4)
+    assert run("collect", study) == 0
+    (root / "runs" / "study-tiny" / name).write_bytes(older)
+    assert run("publish", study) == 1
+    assert f"study-tiny/{name} has other runs than results.csv" in capsys.readouterr().err
+    assert not (root / "results" / "tiny.csv").exists()
+
+
+def test_another_training_does_not_mix_with_kept_runs(project, capsys):
+    root, run = project
+    study = str(root / "configs" / "tiny.yaml")
+    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    for config in runs.values():
+        write_run(config, [LABELS < 3] * 4)
+    assert run("collect", study) == run("publish", study) == 0
+    predictions = root / "results" / "predictions" / "tiny.parquet"
+    kept = predictions.read_bytes()
+    shutil.rmtree(runs["ce", 1].folder)
+    assert run("collect", study) == 0  # the same trainings, one of them gone
+    shutil.rmtree(runs["nla", 0].folder)
+    write_run(runs["nla", 0], [LABELS < 2] * 4)
+    for command in ("collect", "keep"):
+        assert run(command, study) == 1
+        assert "is another training of a run that is published" in capsys.readouterr().err
+    assert predictions.read_bytes() == kept
+    # All of it trained again is nobody else's.
+    write_run(runs["ce", 1], [LABELS < 2] * 4)
+    assert run("collect", study) == 0
+
+
 def test_publish_without_its_side_tables_says_what_to_do(project, capsys):
     root, run = project
     (root / "runs" / "study-tiny").mkdir(parents=True)

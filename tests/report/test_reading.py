@@ -14,8 +14,7 @@ from nlalib.report.reading import (
     check_findings,
     differences_in_words,
     over_seeds,
-    side,
-    sides,
+    standing,
     verdict,
     with_interval,
 )
@@ -66,17 +65,21 @@ def test_paired_differences_over_seeds_in_words():
 
 @pytest.mark.parametrize(
     ("low", "high", "word"),
-    [(0.1, 2.0, "ahead"), (-2.0, -0.1, "behind"), (-0.1, 2.0, "not told apart"),
-     (np.nan, np.nan, "not told apart")],
+    [(0.1, 2.0, "perhaps ahead of b"), (-2.0, -0.1, "perhaps behind b"),
+     (-0.1, 2.0, "not told apart from b"), (np.nan, np.nan, "not told apart from b")],
 )  # fmt: skip
-def test_side_of_an_interval(low, high, word):
-    assert side(SimpleNamespace(low=low, high=high)) == word
+def test_standing_of_what_nobody_corrected_is_at_most_a_hint(low, high, word):
+    found = SimpleNamespace(difference=(low + high) / 2, low=low, high=high)
+    assert standing(found, "b") == word
 
 
-def test_sides_of_two_accuracies():
-    ahead, open_ = SimpleNamespace(low=1, high=2), SimpleNamespace(low=-1, high=2)
-    assert sides({"a": ahead, "b": open_}) == "ahead in a, not told apart in b"
-    assert sides({"a": open_, "b": open_}) == "not told apart in a and in b"
+@pytest.mark.parametrize(
+    ("difference", "p", "word"),
+    [(2.0, 0.01, "ahead of b"), (-2.0, 0.01, "behind b"), (2.0, 0.2, "perhaps ahead of b"),
+     (0.5, 0.01, "not told apart from b")],
+)  # fmt: skip
+def test_standing_of_what_was_corrected(difference, p, word):
+    assert standing(row(difference, p), "b") == word
 
 
 def test_values_by_seed():

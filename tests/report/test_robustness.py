@@ -245,6 +245,13 @@ def test_command_writes_tables_and_publish_copies_them(study, tmp_path, monkeypa
         table = pd.read_csv(tmp_path / "results" / f"tiny_{name}.csv")
         assert set(table["run_id"]) == set(tiny.runs)
     assert "tiny_robustness.csv" in capsys.readouterr().out
+    # Of a run whose folder is gone the published rows stay.
+    before = {name: (tiny.folder / f"{name}.csv").read_bytes() for name in publish.OPTIONAL_TABLES}
+    (DECODER.folder / "done").rename(DECODER.folder / "gone")
+    publish.robustness(str(path))
+    (DECODER.folder / "gone").rename(DECODER.folder / "done")
+    for name, content in before.items():
+        assert (tiny.folder / f"{name}.csv").read_bytes() == content, name
     # Runs that came later make the tables stale, and that is said.
     stale = tiny.folder / "calibration.csv"
     rows = pd.read_csv(stale)
