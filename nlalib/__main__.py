@@ -156,6 +156,8 @@ def main() -> int:
     parser.add_argument("config", metavar="CONFIG", nargs="?", default="configs/embedded.yaml")
     parser.add_argument("--so-far", action="store_true", help="collect: the runs that are done")
     arguments = parser.parse_args()
+    if arguments.so_far and arguments.command != "collect":
+        parser.error("--so-far is an option of collect alone")
     if arguments.command == "collect":
         return _told(collect, arguments.config, arguments.so_far)
     return _told(COMMANDS[arguments.command], arguments.config)

@@ -28,7 +28,8 @@ def front_page(title: str, gate: str, table: pd.DataFrame, differences: list[str
     """
     shared = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     in_all = "; ".join(f"{name} {table[name].iloc[0]}" for name in shared if table[name].iloc[0])
-    lines = [title, "=" * len(title), "", f"Gate: {gate}.", "", f"All rows: {in_all}.", ""]
+    lines = [title, "=" * len(title), "", f"Gate: {gate}.", ""]
+    lines += [f"All rows: {in_all}.", ""] if in_all else []
     # Snakemake's report gives cells neither lines nor margins, and draws the workflow beside.
     html = table.drop(columns=shared).to_html(index=False, border=0, justify="left")
     html = html.replace("<td>", '<td class="border px-2">').replace("<th>", '<th class="px-2">')

@@ -93,6 +93,9 @@ def test_an_unfinished_study_is_collected_so_far(project, capsys):
     assert "tiny: 2 of 4 runs; 1 more are done, but not their reference" in capsys.readouterr().out
     table = pd.read_csv(root / "runs" / "study-tiny" / "results.csv")
     assert set(table["seed"]) == {0}
+    with pytest.raises(SystemExit):  # where it would do nothing it is refused
+        run("publish", study, "--so-far")
+    assert "--so-far is an option of collect alone" in capsys.readouterr().err
 
 
 def test_finished_runs_of_an_unfinished_study_are_kept(project, capsys):
