@@ -80,13 +80,13 @@ class ImageReader:
             image = open_image(self.root / path)
             image.load()
             image = eight_bits(image)
+            return image_files.upright(image) if upright else image
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"image {path} is in the index but not in {self.root}; unpack the data set again"
             ) from error
         except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error and others
             raise UndecodableImage(path, self.root, _reason(error)) from error
-        return image_files.upright(image) if upright else image
 
     def is_turned(self, path: str) -> bool:
         """Return whether a camera's orientation says that the stored pixels are not upright."""

@@ -23,8 +23,9 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     The index has one more column, `part`: "train", "held_out" (a stratified share of the
     training images, to select the epoch with) or "test". Images that play no part (FERPlus'
     own validation split, training images beyond `train_images`) are left out. Where the run asks
-    for it, the training images are made long-tailed (then `train_images` of them in all) and
-    their labels noisy, held-out ones included, as they would be in practice; the same goes for
+    for it, the training images are made long-tailed (by the labels given, which so decide who
+    plays a part; then `train_images` of them in all) and their labels noisy, held-out ones
+    included, as they would be in practice; the same goes for
     the labels of another source than the rule (`nlalib.data.label_sources`). Test labels are
     always the rule's, and so are the strata (of a list of noisy labels those of the set): the same
     images play the same parts whatever the labels. Not so of rendered faces, whose wrong labels

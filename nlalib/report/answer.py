@@ -32,14 +32,15 @@ def _accuracies() -> str:
     """Return how far NLA and EAC are from cross-entropy, in sentences."""
     noisy = {rule: _difference("overall_accuracy", 0.2, rule) for rule in RULES}
     of_eac = {rule: _difference("overall_accuracy", 0.2, rule, "eac") for rule in RULES}
-    last, chosen = (f"{in_points(row)} points ({certainty(row)})" for row in noisy.values())
+    last, chosen = map(_sure, noisy.values())
+    eac = " and ".join(map(_sure, of_eac.values()))
     is_behind = all(of_eac[rule]["difference"] > noisy[rule]["difference"] for rule in RULES)
     clean = _difference("overall_accuracy", 0.0, "last")
     return (
         "**Does NLA work?** With 20 % of the labels drawn wrong NLA is "
-        f"{standing(noisy['last'], _CE)}: {last} of overall accuracy at the last epoch, {chosen} "
-        f"at the one that held-out images choose. EAC, an older method, "
-        f"gains{' more' if is_behind else ''}: {_points(of_eac)}. Without wrong labels NLA is "
+        f"{standing(noisy['last'], _CE)}: {last} points of overall accuracy at the last epoch, "
+        f"{chosen} at the one that held-out images choose. EAC, an older method, gains"
+        f"{' more' if is_behind else ''}: {eac}. Without wrong labels NLA is "
         f"{standing(clean, _CE)} at the last epoch: {in_points(clean)} points; {clean['n']} seeds "
         f"find a difference of {100 * clean['detectable']:.1f} points in four tries of five."
     )
@@ -90,12 +91,17 @@ def _stopped_early() -> str:
     answer = "Stopping cross-entropy early buys" if is_equal else "Does stopping early buy"
     late = _difference("mean_accuracy", 0.2, "last")
     return (
-        f"**{answer} the same overall accuracy{'' if is_equal else '?'}**: NLA's last epoch is "
+        f"**{answer} the same overall accuracy{'**:' if is_equal else '?**'} NLA's last epoch is "
         f"{in_points(overall)} points from cross-entropy at the epoch that held-out images choose"
         f"{', equal within a point' if is_equal else ''}. In mean accuracy it is "
-        f"{in_points(mean)}, and {in_points(late)} ({certainty(late)}) from cross-entropy's last "
+        f"{in_points(mean)}, and {_sure(late)} from cross-entropy's last "
         f"epoch (the first two not corrected; {_link(14)})."
     )
+
+
+def _sure(row) -> str:
+    """Return a difference in points, with its interval and how sure it is."""
+    return f"{in_points(row)} ({certainty(row)})"
 
 
 def _points(found: dict[str, pd.Series]) -> str:
@@ -137,10 +143,10 @@ def _people() -> str:
 
     def gains(labels: str, method: str, rule: str) -> str:
         rows = gaps.loc[labels, method, rule].loc[[*ACCURACIES]]
-        return " and ".join(f"{in_points(row)} ({certainty(row)})" for row in rows.itertuples())
+        return " and ".join(map(_sure, rows.itertuples()))
 
     overall = gaps.loc[source, "nla", "last", "overall_accuracy"]
-    drawn = in_points(gaps.loc[twin, "nla", "last", "overall_accuracy"])
+    drawn = gaps.loc[twin, "nla", "last", "overall_accuracy"]
     epochs = published_table("human_noise", "_epochs").query("method == 'nla' and settings == ''")
     at_end = epochs[epochs["epoch"] == epochs["epochs"] - 1]
     found = at_end.pivot_table(index="label_source", columns="metric", values="value")
@@ -158,10 +164,10 @@ def _people() -> str:
     return (
         f"**On labels that people got wrong NLA is {standing(overall, _CE)}**: on FER2013's own, "
         f"{100 * share:.0f} % of which contradict the ten annotators, {'; '.join(told_of)}. "
-        f"Where as many are drawn by lot NLA is {drawn} in overall "
-        "accuracy at the last. Within a label a low weight finds drawn wrong labels (AUROC "
-        f"{found[twin]:.2f}; 0.5 is chance) better than people's ({found[source]:.2f}; "
-        f"{_link(13)})."
+        f"Where as many are drawn by lot NLA is {_sure(drawn)} from cross-entropy in overall "
+        "accuracy at the last epoch. Within a label a low weight finds "
+        f"drawn wrong labels with an AUROC of {found[twin]:.2f}, people's with "
+        f"{found[source]:.2f} (0.5 is chance; {_link(13)})."
     )
 
 
@@ -182,11 +188,11 @@ def _better_label() -> str:
         else "Is a better label worth more than NLA?"
     )
     return (
-        f"**{answer}**: from FER2013's label to the majority of ten votes cross-entropy gains "
-        f"{in_points(majority)} points of overall accuracy, to their distribution (LDL) "
-        f"{in_points(distribution)}; NLA on FER2013's label gains {in_points(loss)} (last epoch, "
-        f"{majority['n']:.0f} seeds, not corrected; a part of it is that training and test then "
-        f"mean the same by a label; {_link(13)})."
+        f"**{answer}**{':' if is_more else ''} from FER2013's label to the majority of ten votes "
+        f"cross-entropy gains {in_points(majority)} points of overall accuracy, to their "
+        f"distribution (LDL) {in_points(distribution)}; NLA on FER2013's label "
+        f"gains {in_points(loss)} (last epoch, {majority['n']:.0f} seeds, not corrected; a part "
+        f"of it is that training and test then mean the same by a label; {_link(13)})."
     )
 
 
@@ -229,9 +235,8 @@ def _votes() -> str:
     def words(method: str) -> str:
         overall, mean = (gaps.loc[method, metric] for metric in ACCURACIES)
         return (
-            f"{in_points(overall)} ({certainty(overall)}) of overall and {in_points(mean)} "
-            f"({certainty(mean)}) of mean accuracy, {in_points(of_ece.loc[method])} of calibration "
-            "error"
+            f"{_sure(overall)} of overall and {_sure(mean)} of mean accuracy, "
+            f"{in_points(of_ece.loc[method])} of calibration error"
         )
 
     on_gpu = published_table(MAIN).query("method == 'ce' and noise_rate == 0")
@@ -242,8 +247,8 @@ def _votes() -> str:
         f"{standing(gaps.loc['ldl', 'overall_accuracy'], _CE + ' on the label')}**: in points, at "
         f"the last epoch, {words('ldl')}. Candidate sets (PRODEN), "
         f"which stand for the second paper: {words('proden')}. {votes['seed'].nunique()} seeds on "
-        f"CPUs, calibration not corrected; from cross-entropy on a GPU LDL is "
-        f"{_points(elsewhere)} ({_link(9)})."
+        f"CPUs; from the same runs of cross-entropy on a GPU LDL is {_points(elsewhere)} (neither "
+        f"these nor calibration are corrected; {_link(9)})."
     )
 
 
@@ -263,7 +268,7 @@ def _below_published() -> str:
     runs = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     fixed = yaml.safe_load((ROOT / "configs" / "face_parts.yaml").read_text())["fixed"]
     return (
-        "**How far from published accuracies?** Methods from MS-Celeb-1M weights have "
+        "**How far from published accuracies?** On FERPlus methods from MS-Celeb-1M weights have "
         f"{printed.min():.1f} to {printed.max():.1f} % without wrong labels. From all training "
         f"images of FERPlus (a tenth held out) cross-entropy ends here at {percent(full)} %, from "
         f"{fixed['train_images']:,} of them at {percent(part)} % (overall / mean; {runs}, "

@@ -1,12 +1,11 @@
 """How sure a difference between two methods is.
 
-Two things vary between experiments: the seed (initial weights, order of batches, wrong labels but
-those of rendered faces) and
-the test images. Student's interval over paired seeds speaks of the first, the paired bootstrap over
-test images of the second, each with the other held fixed. Trust a difference that both call one.
-(A bootstrap of both at once would be narrower than Student's interval alone: it takes three or five
-seeds for all there are.) "No difference shown" is not "shown to be equal": that is what
-`equivalence` asks.
+Two things vary between experiments: the seed (initial weights, order of batches, and wrong labels,
+except those of rendered faces) and the test images. Student's interval over paired seeds speaks of
+the first, the paired bootstrap over test images of the second, each with the other held fixed.
+Trust a difference that both call one. (A bootstrap of both at once would be narrower than Student's
+interval alone: it takes three or five seeds for all there are.) "No difference shown" is not "shown
+to be equal": that is what `equivalence` asks.
 """
 
 from collections.abc import Iterator

@@ -148,12 +148,12 @@ def require_one_machine(study: Study) -> None:
         course = read_curves(config).set_index("epoch")[COURSE].round(6)
         rows = kept_epochs(study.name).query("run_id == @config.run_id")
         before = rows.pivot(index="epoch", columns="metric", values="value")[COURSE]
-        if not np.allclose(course, before.reindex(course.index), atol=1.5e-6):
+        if not np.allclose(course, before.reindex(course.index), rtol=0, atol=1.5e-6):
             raise ValueError(
-                f"{display_path(config.folder)} is another training of a run that is published "
-                f"with study {study.name}, and {len(gone)} of its runs, such as {gone[0]}, are "
-                "not there to be trained again: both would stand in one table. Point NLA_RUNS at "
-                "the folder of the published runs, or train all of the study"
+                f"{display_path(config.folder)} has other losses or accuracies than the same run "
+                f"kept in results/ with study {study.name}, and {len(gone)} kept runs, such as "
+                f"{gone[0]}, have no folder here: two trainings would stand in one table. Point "
+                "NLA_RUNS at the folder of the kept training, or train those runs here too"
             )
 
 

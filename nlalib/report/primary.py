@@ -10,7 +10,7 @@ all notebooks. There are two kinds of family:
 
 Any other published comparison is corrected among the others of its study, reference and selection
 rule, whatever part of them a notebook shows; one that is not published, in the table at hand. Where
-two studies share the runs of one, the larger p-values of both count.
+two studies have a comparison of the same runs, the larger p-values of both count.
 """
 
 from functools import lru_cache

@@ -125,6 +125,7 @@ def robustness(config: str) -> None:
     from nlalib.report.robustness import study_tables  # scikit-image: no other command needs it.
 
     study = read_study(config)
+    require_one_machine(study)
     write_tables(study, study_tables(study))
     print(
         f"wrote {', '.join(f'{name}.csv' for name in OPTIONAL_TABLES)} in "
@@ -220,7 +221,8 @@ def _require_runs_of(path: Path, table: pd.DataFrame, runs: set[str], config: st
     if set(table["run_id"]) != runs:
         raise ValueError(
             f"{display_path(path)} has other runs than results.csv beside it, as a command that "
-            f"broke off leaves it; run `python -m nlalib collect {config}` again"
+            f"broke off leaves it; run `python -m nlalib collect {config}` again (of an unfinished "
+            "study with --so-far)"
         )
 
 

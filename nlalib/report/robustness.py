@@ -253,7 +253,10 @@ def _collect(study: Study, name: str, of_run: Callable[[RunConfig], pd.DataFrame
             table = of_run(config)
             tables.append(table.assign(**identity)[[*identity, *table.columns]])
         else:
-            tables.append(published_table(study.name, f"_{name}").query("run_id == @config.run_id"))
+            rows = published_table(study.name, f"_{name}").query("run_id == @config.run_id")
+            if rows.empty:
+                require_runs(replace(study, runs={config.run_id: config}), kept=False)
+            tables.append(rows)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -146,7 +146,7 @@ class ResumableRun:
         RuntimeError
             If the device has no memory left, with what to lower.
         FloatingPointError
-            If an epoch's mean loss is not finite.
+            If an epoch's mean loss, or what the network predicts, is not finite.
         ValueError
             If the folder's checkpoint or records are damaged, or of another run.
         OSError

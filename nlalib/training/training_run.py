@@ -129,7 +129,7 @@ class TrainingRun(ResumableRun):
             recorded=self.recorded,
         )
         copy_buffers_of_the_first(self.accelerator, self.learned)
-        probabilities = {part: self._predict(part) for part in (HELD_OUT, TEST)}
+        probabilities = {part: self._predict(part, epoch) for part in (HELD_OUT, TEST)}
         self.progress.predictions[epoch] = {
             part: torch.from_numpy(values) for part, values in probabilities.items()
         }
@@ -142,14 +142,13 @@ class TrainingRun(ResumableRun):
             **self._metrics("test", TEST, probabilities[TEST]),
         }
 
-    def _predict(self, part: str) -> np.ndarray:
+    def _predict(self, part: str, epoch: int) -> np.ndarray:
         """Return the probabilities of a part; FloatingPointError if one is not finite."""
         found = predict(self.learned, self.images, self.parts[part], self.accelerator)
         if not np.isfinite(found).all():
             raise FloatingPointError(
-                f"the network predicts what is not finite of the part {part!r} after "
-                f"{self.progress.epochs_done} epochs and this one: lower lr ({self.config.lr}) or "
-                "use fp32"
+                f"what the network predicts of the part {part!r} is not finite in epoch {epoch}: "
+                f"lower lr ({self.config.lr}) or use fp32"
             )
         return found
 
@@ -183,7 +182,7 @@ class TrainingRun(ResumableRun):
         Also what the finished network makes of its own training images, as they are: how far it
         has fitted their labels. During an epoch they are augmented, and the network changes.
         """
-        fitted = torch.from_numpy(self._predict(TRAIN))
+        fitted = torch.from_numpy(self._predict(TRAIN, self.config.epochs - 1))
         if not self.writes:
             return
         epochs = self.config.epochs

@@ -86,7 +86,7 @@ def read_face(path: Path, size: int, as_is: bool = False) -> np.ndarray | None:
         raise FileNotFoundError(f"no image at {path}")
     try:
         image = upright(eight_bits(open_image(path))).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow raises struct.error, TypeError and others
         raise ValueError(f"{path} is no image that can be read ({error})") from error
     if as_is:
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -194,8 +194,10 @@ def model_card(config: RunConfig, folder: Path) -> str:
 
 def _named(weights: str, recorded: str) -> str:
     """Return initial weights' name and what a run recorded of them; of random ones "random"."""
-    name = Path(weights).stem
-    return f"{name}@{recorded}" if weights and recorded != name else recorded
+    path = Path(weights)
+    if not weights or recorded == path.parent.name:  # masked pre-training has its run's name
+        return recorded
+    return f"{path.stem}@{recorded}"
 
 
 def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:

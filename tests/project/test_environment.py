@@ -74,7 +74,7 @@ def test_installed_versions_are_the_pinned_ones():
 
 
 def test_every_pin_can_be_had_on_the_oldest_python():
-    """So not only on a newer 3.11.x: Debian 12 ships 3.11.2."""
+    """Of what is installed here; `make lock` asks of all extras. Debian 12 ships 3.11.2."""
     oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
     asked = {d.name: d.metadata["Requires-Python"] or "" for d in metadata.distributions()}
     pinned = {name: asked[name] for name in asked if canonicalize_name(name) in PINNED}
