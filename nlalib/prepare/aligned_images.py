@@ -166,9 +166,7 @@ class _Batch:
         except UndecodableImage:
             reason = UNDECODABLE
         else:
-            crop, outcome = self.crop(np.asarray(image.convert("RGB")), points)
-            if outcome["outcome"] == FALLBACK:  # as training without alignment sees it
-                crop = whole_image(np.asarray(upright(image).convert("RGB")), self.size)
+            crop, outcome = self.crop(image, points)
             record = {"source": source} | outcome
             write_atomically(target, lambda file: _save(file, crop, target.suffix, record))
             return record
@@ -186,23 +184,25 @@ class _Batch:
             text += f" {status.st_size} {status.st_mtime_ns}"
         return text + (f" {points.ravel().tolist()}" if self.landmarks == "given" else "")
 
-    def crop(self, image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, dict]:
+    def crop(self, image: Image.Image, points: np.ndarray) -> tuple[np.ndarray, dict]:
         """Return the aligned image, and how it was made."""
         score, reason = None, NO_LANDMARKS
-        extent = np.array(image.shape[1::-1])
+        pixels, extent = np.asarray(image.convert("RGB")), np.array(image.size)
         if self.landmarks == "detected":
-            faces, reason = find_face(image), NO_FACE
+            faces, reason = find_face(pixels), NO_FACE
             if len(faces.scores):
                 score, points = round(float(faces.scores[0]), 4), faces.points[0]
         elif not self.in_pixels:
             points = points * extent
         if np.isfinite(points).all():
             try:
-                crop, _ = align_face(image, points, size=self.size)
+                crop, _ = align_face(pixels, points, size=self.size)
                 return crop, _outcome(self.landmarks, "", score, points / extent)
             except ValueError:
                 reason = NO_TRIANGLE
-        return whole_image(image, self.size), _outcome(FALLBACK, reason, score)
+        # As training without alignment sees it.
+        whole = whole_image(np.asarray(upright(image).convert("RGB")), self.size)
+        return whole, _outcome(FALLBACK, reason, score)
 
 
 def whole_image(image: np.ndarray, size: int) -> np.ndarray:

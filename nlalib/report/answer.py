@@ -15,6 +15,7 @@ from nlalib.report.primary import told
 from nlalib.report.reading import in_points, standing
 
 _CE = "cross-entropy"
+_NAMES = {"ce": _CE, "nla": "NLA", "eac": "EAC"}
 # Under which rules an epoch is chosen, in words of a reader.
 RULES = {"last": "last epoch", "best_validation": "epoch chosen on held-out images"}
 
@@ -67,7 +68,7 @@ def _beside_each_other() -> pd.DataFrame:
     for noise_rate in (0.2, 0.0):
         for rule, words in RULES.items():
             row = {"accuracy %, overall / mean": f"{noise_rate:.0%} wrong labels, {words}"}
-            for method, name in (("ce", "cross-entropy"), ("nla", "NLA"), ("eac", "EAC")):
+            for method, name in _NAMES.items():
                 values = [_percent(method, metric, noise_rate, rule) for metric in ACCURACIES]
                 row[name] = " / ".join(filter(None, values)) or "not run"
             for metric, name in zip(ACCURACIES, ("overall", "mean"), strict=True):
@@ -102,11 +103,6 @@ def _stopped_early() -> str:
 def _sure(row) -> str:
     """Return a difference in points, with its interval and how sure it is."""
     return f"{in_points(row)} ({certainty(row)})"
-
-
-def _points(found: dict[str, pd.Series]) -> str:
-    """Return differences in points, with their intervals."""
-    return " and ".join(map(in_points, found.values()))
 
 
 def _link(number: int) -> str:
@@ -198,8 +194,7 @@ def _better_label() -> str:
 
 def _rare() -> str:
     """Return what overall accuracy hides, at 20 % noise."""
-    names = {"ce": "cross-entropy", "nla": "NLA", "eac": "EAC"}
-    recalls = {name: _percent(of, "recall_disgust", 0.2, "last") for of, name in names.items()}
+    recalls = {name: _percent(of, "recall_disgust", 0.2, "last") for of, name in _NAMES.items()}
     least = min(recalls, key=lambda name: float(recalls[name]))
     shown = ", ".join(f"{name} {recall} %" for name, recall in recalls.items())
     return (
@@ -241,14 +236,15 @@ def _votes() -> str:
 
     on_gpu = published_table(MAIN).query("method == 'ce' and noise_rate == 0")
     mixed = pd.concat([votes.query("method == 'ldl'"), on_gpu.assign(study="face_votes")])
-    elsewhere = {name: paired_differences(mixed, name, "last").iloc[0] for name in ACCURACIES}
+    elsewhere = (paired_differences(mixed, name, "last").iloc[0] for name in ACCURACIES)
     return (
         f"**Learning from the distribution of the votes (LDL) is "
         f"{standing(gaps.loc['ldl', 'overall_accuracy'], _CE + ' on the label')}**: in points, at "
         f"the last epoch, {words('ldl')}. Candidate sets (PRODEN), "
         f"which stand for the second paper: {words('proden')}. {votes['seed'].nunique()} seeds on "
-        f"CPUs; from the same runs of cross-entropy on a GPU LDL is {_points(elsewhere)} (neither "
-        f"these nor calibration are corrected; {_link(9)})."
+        f"CPUs; from the same runs of cross-entropy on a GPU LDL is "
+        f"{' and '.join(map(in_points, elsewhere))} (neither these nor calibration are corrected; "
+        f"{_link(9)})."
     )
 
 

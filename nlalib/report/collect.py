@@ -27,10 +27,11 @@ from nlalib.metrics import (
 from nlalib.paths import display_path
 from nlalib.report.certainty import CONDITION, reference_rows
 from nlalib.report.epoch_numbers import run_epoch_numbers
-from nlalib.report.frame import RESULT_COLUMNS, SETTING
+from nlalib.report.frame import RESULT_COLUMNS, SETTING, stacked
 from nlalib.report.records import (
     KEPT_RULES,
     curve_rows,
+    kept_curves,
     kept_epochs,
     kept_runs,
     read_curves,
@@ -40,7 +41,7 @@ from nlalib.report.studies import Study, training_command
 from nlalib.training.config import RunConfig
 
 # By which a training is known.
-COURSE = ["train_loss", "test_overall_accuracy"]
+_COURSE = ["train_loss", "test_overall_accuracy"]
 # Rules that average or pick epochs of which no predictions are kept: accuracies alone.
 _RULES_OF_CURVES = ("last_five", "best_test")
 
@@ -145,10 +146,11 @@ def require_one_machine(study: Study) -> None:
     gone = [run_id for run_id, c in study.runs.items() if not c.is_done and run_id in kept]
     twice = [c for run_id, c in study.runs.items() if c.is_done and run_id in kept]
     for config in twice if gone else []:
-        course = read_curves(config).set_index("epoch")[COURSE].round(6)
-        rows = kept_epochs(study.name).query("run_id == @config.run_id")
-        before = rows.pivot(index="epoch", columns="metric", values="value")[COURSE]
-        if not np.allclose(course, before.reindex(course.index), rtol=0, atol=1.5e-6):
+        here, kept_ones = (
+            curves.set_index("epoch")[_COURSE]
+            for curves in (read_curves(config), kept_curves(config.run_id, study.name))
+        )
+        if not np.allclose(here.round(6), kept_ones.reindex(here.index), rtol=0, atol=1.5e-6):
             raise ValueError(
                 f"{display_path(config.folder)} has other losses or accuracies than the same run "
                 f"kept in results/ with study {study.name}, and {len(gone)} kept runs, such as "
@@ -231,8 +233,7 @@ def study_epochs(study: Study) -> pd.DataFrame:
     for config in study.runs.values():
         if config.is_done:
             rows = [run_epoch_numbers(config, index_of(config.data)), curve_rows(config)]
-            # One without rows has columns without a type, which would be the table's.
-            table = pd.concat([part for part in rows if len(part)], ignore_index=True)
+            table = stacked(rows)
         else:
             table = kept_epochs(study.name).query("run_id == @config.run_id")
         identity = identity_columns(config, study.name)

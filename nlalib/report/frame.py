@@ -1,7 +1,7 @@
 """A study's long tables, read back, and made into tables for readers; knows nothing of runs."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,6 +64,15 @@ def a_row_an_epoch(numbers: pd.DataFrame) -> pd.DataFrame:
     known = [name for name in numbers if name not in ("metric", "value")]
     by_metric = numbers.set_index([*known, "metric"])["value"].unstack(sort=False)
     return by_metric.rename_axis(columns=None).reset_index()
+
+
+def stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables below each other, as if those without rows were not there.
+
+    Such a one has columns without a type, which would be all tables'.
+    """
+    tables = list(tables)
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def published_file(name: str) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from nlalib.report.certainty import ACCURACIES, certainty, holm
-from nlalib.report.frame import SETTING, published_file, read_table
+from nlalib.report.frame import SETTING, published_file, read_table, stacked
 from nlalib.report.reading import verdict
 
 SHORT_STUDIES = ("ferplus_small", "noise", "imbalance", "noise_networks", "embedded")
@@ -38,8 +38,7 @@ ROUNDING = 2e-6  # of published tables, which have six decimals
 def published_contrasts() -> pd.DataFrame:
     """Return all published comparisons, `primary` and their p-values corrected as said above."""
     paths = sorted(published_file("").glob("*_differences.csv"))
-    # One without rows has columns without a type, which would be all tables'.
-    table = pd.concat([t for t in map(read_table, paths) if len(t)], ignore_index=True)
+    table = stacked(map(read_table, paths))
     is_short = table["study"].isin(SHORT_STUDIES)
     asked_first = (table["settings"] == "") & (table["selection"] == "last") & _is_of_pair(table)
     declared = table["primary"].eq(True) if "primary" in table else False  # older ones do not say

@@ -20,7 +20,7 @@ from nlalib.report.collect import (
 )
 from nlalib.report.differences import study_differences
 from nlalib.report.epoch_numbers import records_file
-from nlalib.report.frame import a_row_an_epoch, headline, published_file, read_table
+from nlalib.report.frame import a_row_an_epoch, headline, published_file, read_table, stacked
 from nlalib.report.gate import gate_of
 from nlalib.report.reading import differences_in_words
 from nlalib.report.records import (
@@ -57,12 +57,10 @@ def collect(config: str, so_far: bool = False) -> None:
     _tell_of_records(study)
     results = study_table(study)
     differences = [study_differences(study, results, reference) for reference in study.references]
-    # One without rows has columns without a type, which would be all tables'.
-    differences = [table for table in differences if len(table)] or differences[:1]
     tables = {
         "results": results,
         "epochs": study_epochs(study),
-        "differences": pd.concat(differences),
+        "differences": stacked(differences),
     }
     if study.pretraining:
         from nlalib.training.pretrain_config import pretraining_table  # takes seconds to import
@@ -188,19 +186,16 @@ def publish(config: str) -> None:
         path, is_optional = study.folder / f"{name}.csv", name in OPTIONAL_TABLES
         if path.is_file():
             files[name] = path
-            if is_optional and set(read_table(path)["run_id"]) != runs:
-                raise ValueError(
-                    f"{display_path(path)} has other runs than results.csv beside it; run "
-                    f"`python -m nlalib robustness {config}` again"
-                )
+            if is_optional:
+                _require_runs(path, runs, f"robustness {config}")
         elif (published := _published_file(study, name)).is_file():
             raise FileNotFoundError(
                 f"{published.name} is published, and would stay of other runs than the rest: run "
                 f"`python -m nlalib {'robustness' if is_optional else 'collect'} {config}` first"
             )
     predictions = collected(study, PREDICTIONS)
-    _require_runs_of(files["epochs"], read_table(files["epochs"]), runs, config)
-    _require_runs_of(predictions, pd.read_parquet(predictions, columns=["run_id"]), runs, config)
+    for path in (files["epochs"], predictions):
+        _require_runs(path, runs, f"collect {config} [--so-far]")
     _require_no_loss(study, files["results"], runs)
     for folder in ("results/predictions", "figures"):
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
@@ -216,13 +211,14 @@ def publish(config: str) -> None:
     print(f"wrote {', '.join(map(display_path, [*written, predictions_file(study.name)]))}")
 
 
-def _require_runs_of(path: Path, table: pd.DataFrame, runs: set[str], config: str) -> None:
-    """Raise ValueError if a collected table is not of these runs."""
+def _require_runs(path: Path, runs: set[str], command: str) -> None:
+    """Raise ValueError if a table is not of these runs; `command` of nlalib makes it."""
+    is_csv = path.suffix == ".csv"
+    table = read_table(path) if is_csv else pd.read_parquet(path, columns=["run_id"])
     if set(table["run_id"]) != runs:
         raise ValueError(
             f"{display_path(path)} has other runs than results.csv beside it, as a command that "
-            f"broke off leaves it; run `python -m nlalib collect {config}` again (of an unfinished "
-            "study with --so-far)"
+            f"broke off leaves it; run `python -m nlalib {command}` again"
         )
 
 

@@ -83,10 +83,14 @@ def read_record(config: RunConfig, study: str) -> Record:
     if config.run_id not in kept_runs(study):
         raise FileNotFoundError(f"{config.run_id} is neither done nor kept with study {study}")
     table = kept_predictions(study).query("run_id == @config.run_id").drop(columns="run_id")
-    rows = kept_epochs(study).query("run_id == @config.run_id")
+    return Record(kept_curves(config.run_id, study), table)
+
+
+def kept_curves(run_id: str, study: str) -> pd.DataFrame:
+    """Return `Record.curves` of a run that is kept with a published study."""
+    rows = kept_epochs(study).query("run_id == @run_id")
     rows = rows[rows["metric"].isin([*CURVES, "seconds"])]
-    curves = rows.pivot(index="epoch", columns="metric", values="value").reset_index()
-    return Record(curves, table)
+    return rows.pivot(index="epoch", columns="metric", values="value").reset_index()
 
 
 def read_curves(config: RunConfig) -> pd.DataFrame:

@@ -47,10 +47,7 @@ def changes_since(file: Path, now: dict) -> str:
     Only what the last bits of a result depend on is compared. A file that is missing or damaged
     tells of no change.
     """
-    try:
-        before = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return ""
+    before = _recorded(file)
     on_cards = before.get("device") == now["device"] == "cuda"
     compared = [*_COMPARED, *(["cuda_device"] if on_cards else [])]
     told = [
@@ -63,10 +60,14 @@ def changes_since(file: Path, now: dict) -> str:
 
 def begun_with(file: Path) -> str:
     """Return what the record of a run that went on elsewhere says of that; "" where nothing."""
+    return _recorded(file).get("begun_with", "")
+
+
+def _recorded(file: Path) -> dict:
     try:
-        return json.loads(file.read_text()).get("begun_with", "")
+        return json.loads(file.read_text())
     except (OSError, ValueError):
-        return ""
+        return {}
 
 
 def _versions() -> dict[str, str]:

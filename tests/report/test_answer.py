@@ -2,6 +2,7 @@
 
 import csv
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from nlalib.paths import ROOT
 from nlalib.report.answer import answer_section, verdicts
 from nlalib.report.claims import CLAIMS, CONVERGED, MAIN
 from nlalib.report.ledger import ledger
+
+
+@cache  # it reads a dozen tables
+def answer_lines() -> list[str]:
+    return answer_section().splitlines()
 
 
 def test_verdicts_name_the_rule_that_they_hang_on():
@@ -31,7 +37,7 @@ def test_accuracies_of_the_first_screen_by_a_plain_loop():
     """Read once more, without pandas."""
     with open(ROOT / "results" / f"{MAIN}.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["selection"] == "best_validation"]
-    table = answer_section().splitlines()
+    table = answer_lines()
     (line,) = (t for t in table if t.startswith("| 20% wrong labels, epoch chosen"))
     cells = [cell.strip() for cell in line.strip("|").split("|")][1:4]
     for method, cell in zip(("ce", "nla", "eac"), cells, strict=True):
@@ -52,7 +58,7 @@ def test_gain_on_labels_that_people_got_wrong_by_a_plain_loop():
     with open(ROOT / "results" / "human_noise.csv") as file:
         rows = list(csv.DictReader(file))
     chosen = {"metric": "overall_accuracy", "selection": "last", "settings": ""}
-    (line,) = (t for t in answer_section().splitlines() if "labels that people got wrong" in t)
+    (line,) = (t for t in answer_lines() if "labels that people got wrong" in t)
     for source in ("fer2013", "fer2013, matched"):
         values = {
             (row["method"], row["seed"]): float(row["value"])
@@ -75,7 +81,7 @@ def test_gain_on_labels_that_people_got_wrong_by_a_plain_loop():
 def test_gains_of_learning_from_votes_by_a_plain_loop(method, begin, end):
     with open(ROOT / "results" / "face_votes.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["selection"] == "last"]
-    (line,) = (t for t in answer_section().splitlines() if "(PRODEN)" in t)
+    (line,) = (t for t in answer_lines() if "(PRODEN)" in t)
     told = line.partition(begin)[2].partition(end)[0]
     shown = [float(number) for number in re.findall(r"([+-][\d.]+) \[", told)]
     gains = []
@@ -99,7 +105,7 @@ def test_what_a_better_label_is_worth_by_a_plain_loop():
         for row in rows
         if (row["metric"], row["selection"], row["settings"]) == ("overall_accuracy", "last", "")
     }
-    (line,) = (t for t in answer_section().splitlines() if "to the majority of ten votes" in t)
+    (line,) = (t for t in answer_lines() if "to the majority of ten votes" in t)
     compared = (("rule", "ce"), ("rule", "ldl"), ("fer2013", "nla"))
     for labels, words in zip(
         compared, ("ten votes", "(LDL)", "FER2013's label gains"), strict=True
@@ -109,9 +115,7 @@ def test_what_a_better_label_is_worth_by_a_plain_loop():
 
 
 def test_accuracy_from_all_training_images_by_a_plain_loop():
-    (line,) = (
-        t for t in answer_section().splitlines() if "From all training images of FERPlus" in t
-    )
+    (line,) = (t for t in answer_lines() if "From all training images of FERPlus" in t)
     values = {}
     for study in ("face_full", "face_parts"):
         with open(ROOT / "results" / f"{study}.csv") as file:
@@ -138,7 +142,7 @@ def test_what_a_wrong_label_counts_by_a_plain_loop():
                 by_epoch.setdefault(int(row["epoch"]), []).append([*map(float, both)])
     means = [np.mean(by_epoch[epoch], axis=0) for epoch in sorted(by_epoch)]
     least = min(range(len(means)), key=lambda epoch: means[epoch][0] / means[epoch][1])
-    (line,) = (t for t in answer_section().splitlines() if "still counts in full" in t)
+    (line,) = (t for t in answer_lines() if "still counts in full" in t)
     wrong, right = 1 + means[least]
     assert f"in epoch {least + 1} is {wrong:.2f} for wrong labels and {right:.2f} for right" in line
     wrong, right = 1 + means[-1]

@@ -1,6 +1,7 @@
 """What the command line does with a study's tables: collect, show, publish."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +11,12 @@ from nlalib.report import records
 from nlalib.report.readme import headline_section
 from nlalib.report.studies import read_study
 from nlalib.training.config import RunConfig
+
+
+def tiny_study(root: Path) -> tuple[str, dict[tuple[str, int], RunConfig]]:
+    """Return the path of the project's study, and its runs by method and seed."""
+    path = str(root / "configs" / "tiny.yaml")
+    return path, {(run.method, run.seed): run for run in read_study(path).runs.values()}
 
 
 def test_collect_show_and_publish(project, capsys):
@@ -121,8 +128,7 @@ def test_finished_runs_of_an_unfinished_study_are_kept(project, capsys):
 def test_a_study_published_so_far_keeps_the_runs_without_reference(project, capsys):
     """Also if the folder of such a run is gone by then."""
     root, run = project
-    study = str(root / "configs" / "tiny.yaml")
-    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    study, runs = tiny_study(root)
     write_run(runs["nla", 1], [LABELS < 2] * 4)
     assert run("keep", study) == 0
     shutil.rmtree(runs["nla", 1].folder)
@@ -152,8 +158,7 @@ def test_a_study_published_so_far_keeps_the_runs_without_reference(project, caps
 
 def test_nothing_is_kept_twice_of_a_study_published_as_far_as_it_ran(project):
     root, run = project
-    study = str(root / "configs" / "tiny.yaml")
-    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    study, runs = tiny_study(root)
     for method in ("ce", "nla"):
         write_run(runs[method, 0], [LABELS < 3] * 4)
     assert run("collect", study, "--so-far") == 0
@@ -165,8 +170,7 @@ def test_nothing_is_kept_twice_of_a_study_published_as_far_as_it_ran(project):
 def test_publish_loses_no_published_run(project, capsys):
     """Of a study whose predictions are not kept, the others' folders gone."""
     root, run = project
-    study = str(root / "configs" / "tiny.yaml")
-    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    study, runs = tiny_study(root)
     for config in runs.values():
         write_run(config, [LABELS < 3] * 4)
     assert run("collect", study) == run("publish", study) == 0
@@ -183,8 +187,7 @@ def test_publish_loses_no_published_run(project, capsys):
 @pytest.mark.parametrize("name", ["predictions.parquet", "epochs.csv"])
 def test_publish_refuses_what_a_broken_off_collect_left(project, capsys, name):
     root, run = project
-    study = str(root / "configs" / "tiny.yaml")
-    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    study, runs = tiny_study(root)
     for method in ("ce", "nla"):
         write_run(runs[method, 0], [LABELS < 3] * 4)
     assert run("collect", study, "--so-far") == 0
@@ -200,8 +203,7 @@ def test_publish_refuses_what_a_broken_off_collect_left(project, capsys, name):
 
 def test_another_training_does_not_mix_with_kept_runs(project, capsys):
     root, run = project
-    study = str(root / "configs" / "tiny.yaml")
-    runs = {(r.method, r.seed): r for r in read_study(study).runs.values()}
+    study, runs = tiny_study(root)
     for config in runs.values():
         write_run(config, [LABELS < 3] * 4)
     assert run("collect", study) == run("publish", study) == 0
