@@ -90,7 +90,9 @@ def predict(arguments: list[str]) -> None:
 
     table, faces = use.predict_files(given.run_id, given.images, given.as_is)
     print(table.to_string(index=False, na_rep="no face", float_format="{:.3f}".format))
-    if given.picture and faces:
+    if given.picture and not faces:
+        print("no face was found, so no picture is drawn")
+    elif given.picture:
         figure = use.draw_predictions(table, faces)
         write_atomically(given.picture, lambda path: figure.savefig(path, format="png", dpi=160))
         print(f"drew {display_path(given.picture)}")
@@ -167,7 +169,7 @@ def _told(command: Callable, *given) -> int:
     """Run a command; an error is one line and an exit status."""
     try:
         command(*given)
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 1
     return 0

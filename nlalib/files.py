@@ -86,10 +86,10 @@ def in_one_line(error: Exception) -> str:
 
 def _elsewhere(path: Path) -> str:
     """Return how the user names another place for `path`."""
-    folders = {"NLA_CACHE": cache_folder(), "NLA_RUNS": runs_folder()}
-    for variable, folder in folders.items():
-        if path == folder or folder in path.parents:
-            return f"name a folder on another disk by {variable}"
+    for variable, folder_of in {"NLA_CACHE": cache_folder, "NLA_RUNS": runs_folder}.items():
+        with suppress(ValueError, FileNotFoundError):  # there is none outside the project
+            if folder_of() in (path, *path.parents):
+                return f"name a folder on another disk by {variable}"
     return "give another folder"
 
 
@@ -138,13 +138,15 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
     RuntimeError
         With the text `busy`.
     """
-    lock = filelock.FileLock(path)
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    lock, is_held = filelock.FileLock(path), True
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire(blocking=not busy)
-    except filelock.Timeout as error:
-        raise RuntimeError(busy) from error
+        except filelock.Timeout:  # an OSError, which is none of the disk's
+            is_held = False
+    if not is_held:
+        raise RuntimeError(busy)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ class Run(Parameters):
 import ast
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, field, fields
@@ -147,12 +148,14 @@ def _check_range(name: str, value, roles: Mapping[str, Any]) -> None:
     named = {"at least": at_least, "above": above, "below": below}
     words = [f"{word} {limit:g}" for word, limit in named.items() if limit is not None]
     fits = (
-        (at_least is None or value >= at_least)
+        math.isfinite(value)
+        and (at_least is None or value >= at_least)
         and (above is None or value > above)
-        and value < (float("inf") if below is None else below)  # false for NaN as well
+        and (below is None or value < below)
     )
     if not fits:
-        raise ValueError(f"{name} is {value}; it must be {' and '.join(words) or 'finite'}")
+        finite = [] if math.isfinite(value) else ["finite"]
+        raise ValueError(f"{name} is {value}; it must be {' and '.join(words + finite)}")
 
 
 def checked_type(name: str, value, expected: type):

@@ -78,6 +78,17 @@ def test_full_disk_names_the_file_the_room_and_the_next_step(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_full_disk_is_said_outside_the_project_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("nlalib.paths.ROOT", tmp_path)
+    for name in ("NLA_CACHE", "NLA_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(OSError, match=r"no room to write .* or give another folder"),
+        writing(tmp_path / "out", needed=1 << 60),
+    ):
+        pytest.fail("written")
+
+
 def test_an_error_is_told_in_one_line_with_its_remedy(tmp_path):
     path = tmp_path / "closed"
     error = PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -97,13 +108,17 @@ with locked(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_lock_keeps_other_processes_out_and_ends_with_its_holder(tmp_path):
+def test_lock_keeps_other_processes_out_and_ends_with_its_holder(tmp_path, monkeypatch):
     path = tmp_path / "folder" / ".lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, cwd=ROOT) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RuntimeError, match="it is taken"), locked(path, "it is taken"):
             pytest.fail("two at once")
+        with monkeypatch.context() as full:  # a disk that is nearly full is not to blame
+            full.setattr("nlalib.files.free_bytes", lambda path: 1000)
+            with pytest.raises(RuntimeError, match="it is taken"), locked(path, "it is taken"):
+                pytest.fail("two at once")
         holder.kill()
         with locked(path):  # waits until it is dead
             pass

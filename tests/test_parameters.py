@@ -21,7 +21,7 @@ class Run(Parameters):
     ("given", "message"),
     [
         ({"epochs": 0}, "epochs is 0; it must be at least 1$"),
-        ({"lr": float("inf")}, "lr is inf; it must be at least 0$"),
+        ({"lr": float("inf")}, "lr is inf; it must be at least 0 and finite$"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"share": 0.0}, "share is 0.0; it must be above 0 and below 0.5$"),
         ({"share": 0.5}, "share is 0.5; it must be above 0 and below 0.5$"),

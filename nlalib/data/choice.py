@@ -60,8 +60,8 @@ class DataChoice(Parameters):
 
     @property
     def alignment(self) -> dict | None:
-        """How the set's images were aligned; None for a set as it ships."""
-        return alignment_settings(self.root)
+        """How the set's images were aligned; None for a set as it ships, or drawn by code."""
+        return None if self.set.is_made else alignment_settings(self.root)
 
     def check(self) -> None:
         """Refuse what the set cannot have: no parameter may change a run's id and nothing else."""

@@ -228,7 +228,8 @@ def _unfinished(path: Path) -> Iterator[BinaryIO]:
     that was killed, and is removed, whatever array it belongs to.
     """
     for left in path.parent.glob("*.unfinished"):
-        with suppress(RuntimeError), locked(left, "it is being built"):
+        # It may be another user's, of a cache that is shared: that one is left to its owner.
+        with suppress(RuntimeError, OSError), locked(left, "it is being built"):
             left.unlink(missing_ok=True)
     unfinished = path.with_suffix(".unfinished")
     with locked(unfinished):

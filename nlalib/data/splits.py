@@ -191,7 +191,7 @@ def _stratified_split(index: pd.DataFrame, seed: int, by: str, **size) -> list[n
         raise ValueError(
             f"{len(index):,} images, {index[by].value_counts().min()} of the rarest class, "
             f"cannot be split with {size} so that each class is in both parts: {error} "
-            "Ask for more images"
+            "Ask for more images, or for all of them"
         ) from error
 
 

@@ -39,7 +39,7 @@ class Setting:
     called: str = ""
 
     def checked(self, name: str, value: Any) -> Any:
-        """Return `value` if the setting may have it.
+        """Return `value` if the setting may have it, a number that need not be whole as a float.
 
         Raises
         ------
@@ -64,4 +64,4 @@ class Setting:
                 allowed += f", but not at {' or '.join(map(str, self.without))}"
         if not fits:
             raise ValueError(f"{name} is {value!r}; {allowed}")
-        return value
+        return float(value) if type(value) is int and kind is not int else value

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from nlalib.data.sets import SETS
-from nlalib.files import in_one_line, write_atomically
+from nlalib.files import CLOSED, in_one_line, write_atomically
 from nlalib.names import named
 from nlalib.paths import display_path, resolve
 from nlalib.prepare.aligned_images import FAILED, LANDMARK_SOURCES, REPORT_FILE, align_images
@@ -45,7 +45,10 @@ def align_set(
     FileNotFoundError, ValueError, RuntimeError
         As the set's reader and `align_images`.
     """
-    images = named(SETS, dataset, "data set").to_align(Path(root))
+    data_set = named(SETS, dataset, "data set")
+    images = data_set.to_align(Path(root))
+    if landmarks == "given":
+        images = data_set.with_landmarks(Path(root), images)
     table = align_images(images, root, output_folder, size, landmarks, report)
     copy_labels(dataset, root, output_folder)
     return table
@@ -80,8 +83,9 @@ def main(arguments: list[str]) -> int:
     if len(failed):
         print(
             f"error: {len(failed):,} of {len(table):,} images could not be read, first "
-            f"{failed['path'].iloc[0]} ({failed['reason'].iloc[0]}); unpack the set again and "
-            "start the command again",
+            f"{failed['path'].iloc[0]} ({failed['reason'].iloc[0]}); "
+            + ("" if (failed["reason"] == CLOSED).all() else "unpack the set again and ")
+            + "start the command again",
             file=sys.stderr,
         )
     return int(len(failed) > 0)

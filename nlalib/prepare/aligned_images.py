@@ -35,7 +35,7 @@ from nlalib.data.index import LANDMARK_COLUMNS, POINT_COLUMNS
 from nlalib.data.sets.base import IMAGE_ENDINGS
 from nlalib.data.sets.fer2013_table import TABLE_MARK
 from nlalib.data.sets.rendered import RENDERED_MARK
-from nlalib.files import locked, write_atomically, write_csv, write_json, writing
+from nlalib.files import CLOSED, locked, write_atomically, write_csv, write_json, writing
 from nlalib.prepare.alignment import TEMPLATE, align_face, warp_image
 from nlalib.prepare.face_detector import find_face
 
@@ -91,9 +91,9 @@ def align_images(
     -------
     pandas.DataFrame
         A row an image, `REPORT_COLUMNS`: `outcome` is "given", "detected", "fallback" or "failed"
-        (no file was written: the source is missing or does not decode), `reason` why it is one of
-        the last two; the detector's `score`; the landmarks used, in fractions of the source. Also
-        written to `alignment_report.csv` in the folder.
+        (no file was written: the source is missing, closed or does not decode), `reason` why it is
+        one of the last two; the detector's `score`; the landmarks used, in fractions of the source.
+        Also written to `alignment_report.csv` in the folder.
 
     Raises
     ------
@@ -163,14 +163,15 @@ class _Batch:
             image = self.reader.read(path, upright=self.landmarks == "detected")
         except FileNotFoundError:
             reason = NO_FILE
-        except UndecodableImage:
-            reason = UNDECODABLE
+        except UndecodableImage as error:
+            reason = CLOSED if error.reason == CLOSED else UNDECODABLE
         else:
             crop, outcome = self.crop(image, points)
             record = {"source": source} | outcome
             write_atomically(target, lambda file: _save(file, crop, target.suffix, record))
             return record
-        target.unlink(missing_ok=True)  # An earlier batch may have had a sound source.
+        if reason != CLOSED:
+            target.unlink(missing_ok=True)  # An earlier batch may have had a sound source.
         return _outcome(FAILED, reason)
 
     def state(self, path: str, points: np.ndarray) -> str:
@@ -178,7 +179,8 @@ class _Batch:
         text = path
         if not path.startswith(RENDERED_MARK):
             try:
-                status = os.stat(self.root / path.partition("#")[0])
+                file = path.rpartition("#")[0] if TABLE_MARK in path else path
+                status = os.stat(self.root / file)
             except FileNotFoundError:
                 return ""
             text += f" {status.st_size} {status.st_mtime_ns}"

@@ -19,7 +19,7 @@ from nlalib.data.choice import DataChoice
 from nlalib.data.label_sources import RULE, matched_labels
 from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
-from nlalib.files import write_csv
+from nlalib.files import in_one_line, write_csv
 from nlalib.paths import display_path, resolve
 
 
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
             write_csv(path, words)
             print(f"wrote {display_path(path)}")
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 1
     print(summary(table, 7).to_string())
     print(f"\n{len(table):,} training images; digest {labels_digest(table)}")

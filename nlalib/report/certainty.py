@@ -222,32 +222,36 @@ def resampled_counts(images: int) -> np.ndarray:
 
 
 def bootstrap_differences(
-    gains: np.ndarray, labels: np.ndarray, counts: np.ndarray
+    gains: np.ndarray, seeds: int, labels: np.ndarray, counts: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return resampled differences of overall and mean accuracy.
 
     Parameters
     ----------
-    gains : numpy.ndarray, (N,) float
-        Of each test image, the share of seeds in which the method is right less that of the
-        reference, -1 to 1.
+    gains : numpy.ndarray, (N,) int
+        Of each test image, the number of seeds in which the method is right less that of the
+        reference. Whole numbers, whose sums are exact in float32: shares would leave ties a hair
+        above or below zero, on other sides on other processors.
+    seeds : int
     labels : numpy.ndarray, (N,) int
     counts : numpy.ndarray, (B, N)
         Of `resampled_counts`.
 
     Returns
     -------
-    dict of numpy.ndarray, (B,) float
+    dict of numpy.ndarray, (B,) float64
         `overall_accuracy`, and `mean_accuracy` over the classes that occur in the resample.
     """
     is_class = (labels[:, None] == np.unique(labels)).astype(np.float32)  # (N, K)
     drawn = counts @ is_class  # (B, K)
-    gained = counts @ (is_class * gains[:, None].astype(np.float32))
+    gained = (counts @ (is_class * gains[:, None].astype(np.float32))).astype(np.float64)
     recalls = np.where(drawn > 0, gained / np.maximum(drawn, 1), np.nan)
-    return {
+    differences = {
         "overall_accuracy": gained.sum(axis=1) / counts.sum(axis=1),
         "mean_accuracy": np.nanmean(recalls, axis=1),
     }
+    # Twelve decimals: recalls that cancel (1/3 - 1/6 - 1/6) are a tie as well.
+    return {name: (values / seeds).round(12) for name, values in differences.items()}
 
 
 def bootstrap_interval(resampled: np.ndarray) -> dict[str, float]:

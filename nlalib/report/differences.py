@@ -121,9 +121,9 @@ def _study_bootstrap(study: Study, runs: pd.DataFrame, reference: str) -> pd.Dat
             pairs = own.merge(baseline, on="seed", suffixes=("", "_of_reference"))
             gains = np.array(
                 [_gains(hits, one.run_id, one.run_id_of_reference) for one in pairs.itertuples()]
-            ).mean(axis=0)
+            ).sum(axis=0)
             labels = hits[pairs["run_id"].iloc[0]]["label"].to_numpy()
-            resampled = bootstrap_differences(gains, labels, draw(len(labels)))
+            resampled = bootstrap_differences(gains, len(pairs), labels, draw(len(labels)))
             setting = own.iloc[0][SETTING].to_dict()
             for metric in ACCURACIES:
                 which = {"selection": selection, "metric": metric}
@@ -139,4 +139,4 @@ def _gains(hits: dict[str, pd.DataFrame], run_id: str, reference: str) -> np.nda
             f"{run_id} and the reference of its seed were tested on other images or labels; has "
             "the data set changed? Remove the older run's folder and train anew"
         )
-    return own["hit"].to_numpy(float) - other["hit"].to_numpy(float)
+    return own["hit"].to_numpy(int) - other["hit"].to_numpy(int)

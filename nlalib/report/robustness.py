@@ -41,7 +41,7 @@ from nlalib.report.frame import published_file, published_table, read_table
 from nlalib.report.studies import Study
 from nlalib.training.config import RunConfig
 from nlalib.training.devices import make_accelerator
-from nlalib.training.learner import load_learner
+from nlalib.training.learner import METHOD_FILE, load_learner
 from nlalib.training.loop import predict
 
 # Noise, blur and contrast: make_cifar_c.py in hendrycks/robustness at 3050544; occlusion: ours.
@@ -174,7 +174,7 @@ def study_robustness(study: Study) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns `study`, `run_id`, `tables.SETTING`, `seed`, and those of `run_robustness`.
+        Columns `study`, `run_id`, `frame.SETTING`, `seed`, and those of `run_robustness`.
 
     Raises
     ------
@@ -230,7 +230,7 @@ def run_label_similarities(config: RunConfig) -> pd.DataFrame:
     pandas.DataFrame
         A row for each pair of classes: `first`, `second`, `similarity` (-1 to 1).
     """
-    path = config.folder / "method.safetensors"
+    path = config.folder / METHOD_FILE
     network = load_file(config.folder / "weights.safetensors")
     method = make_method(config.method, config.method_settings)
     vectors = method.class_vectors(network, load_file(path) if path.exists() else {})

@@ -25,6 +25,18 @@ from nlalib.paths import resolve, runs_folder
 
 # Raise it when a change of the code changes results, so that old runs are not taken for new ones.
 _RESULTS_VERSION = 1
+# Parameters that name a file of labels or scores: as what its content counts, and the next step
+# where it is missing.
+_FILES = {
+    "label_file": (
+        "labels",
+        "give the path of a list in RAF-DB's form, lines of a name and a code",
+    ),
+    "candidate_scores": (
+        "scores",
+        "`python -m nlalib scores RUN_ID` writes them, of the training images of a finished run",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,10 @@ class RunConfig(RunParameters):
         from nlalib.methods import make_method
 
         method = make_method(self.method, self.method_settings)
+        declared = method.settings()
+        # As the method has them: 1 and 1.0 are one run.
+        given = {name: getattr(method, declared[name][0]) for name in self.method_settings}
+        object.__setattr__(self, "method_settings", given)
         if self.processes > 1 and method.keeps_samples:
             raise ValueError(
                 f"processes is {self.processes}, but method {self.method!r} remembers something of "
@@ -183,10 +199,9 @@ class RunConfig(RunParameters):
         Files count by their content: a renamed copy is the same.
         """
         kept = self.of_identity | of_aligned_images(self.data)
-        if self.label_file:
-            kept["labels"] = file_digest(resolve(self.label_file))
-        if self.candidate_scores:
-            kept["scores"] = file_digest(resolve(self.candidate_scores))
+        kept |= {kind: digest for kind, (_, digest) in self._files().items()}
+        if self.sampler == "balanced":
+            kept["augmentation_of"] = "draws"  # and not of images, as it once was
         weights = self.initialisation.rpartition("@")[2]
         return {**kept, "initialisation": weights, "results_version": _RESULTS_VERSION}
 
@@ -198,9 +213,21 @@ class RunConfig(RunParameters):
         the same throughout a comparison, as `name=value`.
         """
         chosen = {**self.method_settings, **self.chosen}
+        chosen |= {kind: f"{path.stem}@{digest}" for kind, (path, digest) in self._files().items()}
         if self.noise_kind == MATCHED:  # which the column of the label source tells
             del chosen["noise_kind"]
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+
+    def _files(self) -> dict[str, tuple[Path, str]]:
+        """Return path and digest of the files of labels and scores, of those that are given."""
+        found = {}
+        for name, (kind, next_step) in _FILES.items():
+            if given := getattr(self, name):
+                path = resolve(given)
+                if not path.is_file():
+                    raise FileNotFoundError(f"{name} is {given!r}, but no such file: {next_step}")
+                found[kind] = path, file_digest(path)
+        return found
 
     @property
     def label(self) -> str:

@@ -49,10 +49,13 @@ def gpus_taken(
     Raises
     ------
     ValueError
-        If more are wanted than there are.
+        If more are wanted than there are, or a GPU takes no run.
     """
+    gpus = list(dict.fromkeys(gpus))
     if not 0 < wanted <= len(gpus):
         raise ValueError(f"{wanted} GPUs are wanted of {len(gpus)} ({', '.join(gpus)})")
+    if runs_per_gpu < 1:
+        raise ValueError(f"runs_per_gpu is {runs_per_gpu}; a GPU takes at least one run")
     while True:
         with ExitStack() as held:
             taken: list[str] = []

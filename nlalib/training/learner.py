@@ -20,6 +20,8 @@ from nlalib.training.config import RunConfig
 # What the NLA paper trains for, and by what its learning rate shrinks each epoch.
 PAPER_EPOCHS, PAPER_DECAY = 60, 0.9
 _CALIBRATION_IMAGES = 512
+# In a run's folder, of a method with a head of its own.
+METHOD_FILE = "method.safetensors"
 
 
 class Learner(nn.Module):
@@ -136,7 +138,7 @@ def load_learner(config: RunConfig, folder: Path | None = None) -> Learner:
                 candidates=of_all.bool(),
             )
         )
-    own = folder / "method.safetensors"
+    own = folder / METHOD_FILE
     if own.exists():
         method.load_state_dict(read_weights_file(own))
     return Learner(network, method, config.view_order).eval()

@@ -65,11 +65,20 @@ def train_epoch(
     recipe = named_recipe(config.augmentation)
     places = torch.from_numpy(positions).to(device)
     names: list[str] = []
+    parts = batches_of(config, targets["labels"], epoch)
+    shares = [share_of(batch, accelerator) for batch in parts]
+    # Taken to the device at once: a copy of each batch's would wait for the step before.
+    order = torch.from_numpy(np.concatenate(shares)).to(device)
+    # A balanced sampler draws an image more than once, and each draw is augmented afresh: its batch
+    # says which draws of the epoch they are, where else it says which samples.
+    is_balanced = config.sampler == "balanced"
+    drawn = torch.arange(len(order), device=device) if is_balanced else order
 
-    def step(samples: Tensor, pixels: Tensor | None = None, share: float = 1.0):
+    def step(batch: Tensor, pixels: Tensor | None = None, share: float = 1.0):
         """Learn from one batch; what it needs beside the batch lies on the device already."""
+        samples = order[batch] if is_balanced else batch
         pixels = images.gather(places[samples]) if pixels is None else pixels
-        views = augment(pixels, samples, draws, recipe)
+        views = augment(pixels, batch, draws, recipe)
         if not config.channels_last:
             views = views.contiguous()
         given = {name: values[samples] for name, values in targets.items()}
@@ -90,19 +99,16 @@ def train_epoch(
     if recorded is not None:
         recorded.begin(step)
     do = step if recorded is None else recorded
-    parts = batches_of(config, targets["labels"], epoch)
-    shares = [share_of(batch, accelerator) for batch in parts]
-    # Taken to the device at once: a copy of each batch's would wait for the step before.
-    order = torch.from_numpy(np.concatenate(shares)).to(device).split([len(s) for s in shares])
     pixels = repeat(()) if images.are_kept else images.stream(positions[s] for s in shares)
     losses = table = None
     each_batch = scheduler is not None and config.lr_schedule == "one_cycle"
     taken = False
     words = f"epoch {epoch + 1}/{config.epochs}"
-    for number, (batch, samples) in enumerate(shown(zip(parts, order, strict=True), words)):
-        inputs = (samples,) if images.are_kept else (samples, next(pixels))
+    each = drawn.split([len(s) for s in shares])
+    for number, (whole, batch) in enumerate(shown(zip(parts, each, strict=True), words)):
+        inputs = (batch,) if images.are_kept else (batch, next(pixels))
         if processes > 1:
-            loss, records = step(samples, *inputs[1:], share=len(samples) * processes / len(batch))
+            loss, records = step(batch, *inputs[1:], share=len(batch) * processes / len(whole))
         else:
             loss, records = do(*inputs)
         # fp16 leaves out a step whose gradients overflow, the first one as a rule.
@@ -113,11 +119,11 @@ def train_epoch(
             # Two tables, and no tensor kept of each step: many small ones between the large ones of
             # a step would fragment the memory, which then grows with the number of images.
             losses = loss.new_zeros(len(parts))
-            nothing = float("nan") if config.sampler == "balanced" else 0.0
+            nothing = float("nan") if is_balanced else 0.0
             table = records.new_full((len(records), len(positions)), nothing)
         # Left on the device: a copy of each step's would be one more wait for the device.
         losses[number] = loss
-        table[:, samples] = records
+        table[:, order[batch] if is_balanced else batch] = records
     if scheduler is not None and not each_batch and taken:
         scheduler.step()
     mean_loss = finite_mean(accelerator.reduce(losses, "mean"), epoch, config.lr)

@@ -1,8 +1,9 @@
 """A masked pre-training run: its typed parameters, its identity, and the table of what it found.
 
-A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `metrics.csv` (one row an
-epoch), `timing.csv`, `autoencoder.safetensors` (encoder and decoder, to draw reconstructions),
-`weights.safetensors` (the encoder, for `RunConfig.initial_weights`), and last of all `done`.
+A run's folder `runs/<run_id>/` holds `config.json`, `environment.json`, `content.json`,
+`metrics.csv` (one row an epoch), `timing.csv`, `autoencoder.safetensors` (encoder and decoder, to
+draw reconstructions), `weights.safetensors` (the encoder, for `RunConfig.initial_weights`), and
+last of all `done`. `05_masked_pretraining.ipynb` adds `probe.csv`.
 """
 
 from dataclasses import dataclass

@@ -108,8 +108,10 @@ def _make_optimizer(autoencoder: nn.Module, config: PretrainConfig, steps: int):
     optimizer = torch.optim.AdamW(
         groups, lr=config.lr, betas=_BETAS, weight_decay=config.weight_decay
     )
+    # A rise of exactly one step would be of length 0 to PyTorch, which divides by it.
+    rise = _WARM_UP if _WARM_UP * steps != 1 else 1.1 * _WARM_UP
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=steps, pct_start=_WARM_UP, cycle_momentum=False
+        optimizer, config.lr, total_steps=steps, pct_start=rise, cycle_momentum=False
     )
     return optimizer, scheduler
 

@@ -229,11 +229,13 @@ class ResumableRun:
     def _out_of_memory(self) -> str:
         done = self.progress.epochs_done
         kept = f"; the {done} epochs that are done are kept" if done else ""
+        off = " or keep the images off it (images_on_device)"
+        off *= hasattr(self.config, "images_on_device")  # which pre-training has not
         return (
             f"{self.accelerator.device} has no memory left for batches of "
             f"{self.config.batch_size} images in {self.config.precision}{kept}. Let fewer runs "
-            "share the device or keep the images off it (images_on_device), and start again; or "
-            "take precision 'bf16', a lower batch_size or image_size, which is another run"
+            f"share the device{off}, and start again; or take precision 'bf16', a lower "
+            "batch_size or image_size, which is another run"
         )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nlalib.data.labels import expressions
+from nlalib.data.content import compare_content
+from nlalib.data.labels import probability_columns
 from nlalib.data.pixels import image_array
 from nlalib.data.splits import TEST, load_dataset
 from nlalib.files import write_table
@@ -32,16 +33,19 @@ def write_scores(run_id: str) -> Path:
     ------
     FileNotFoundError
         If there is no finished run of that name.
+    ValueError
+        If the run trained on other images or labels than are there now.
     """
     folder = runs_folder() / run_id
     config = read_config(folder)
     index, _ = load_dataset(config.data)
     images = image_array(index, root=config.data.root, size=config.image_size)
+    compare_content(folder, index, images)
     accelerator = make_accelerator(config.device, config.precision)
     learner = load_learner(config, folder)
     positions = np.flatnonzero(index["part"] != TEST)
     scores = predict(learner.to(accelerator.device), images, positions, accelerator)
-    table = pd.DataFrame(scores, columns=[f"p_{name}" for name in expressions(config.num_classes)])
+    table = pd.DataFrame(scores, columns=probability_columns(config.num_classes))
     table.insert(0, "image_id", index["image_id"].to_numpy()[positions])
     path = folder / "training_scores.parquet"
     write_table(path, table)

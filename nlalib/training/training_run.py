@@ -26,6 +26,7 @@ from nlalib.training.devices import (
     prepare_for_processes,
 )
 from nlalib.training.learner import (
+    METHOD_FILE,
     calibration_images,
     make_learner,
     make_optimizer,
@@ -192,7 +193,7 @@ class TrainingRun(ResumableRun):
         join_tables(self.folder / "naw.parquet", files)
         write_weights(self.folder / "weights.safetensors", self.learned.model)
         if self.learned.method.has_own_layers:
-            write_weights(self.folder / "method.safetensors", self.learned.method)
+            write_weights(self.folder / METHOD_FILE, self.learned.method)
 
 
 def selected_epochs(metrics: pd.DataFrame) -> dict[str, int]:

@@ -25,7 +25,7 @@ from nlalib.prepare.alignment import align_face
 from nlalib.prepare.face_detector import find_face
 from nlalib.training.checkpoint import write_weights
 from nlalib.training.config import RunConfig, read_config
-from nlalib.training.learner import Learner, load_learner
+from nlalib.training.learner import METHOD_FILE, Learner, load_learner
 
 WARNING = (
     "A network of this study is no product: it was trained to compare methods on one set of "
@@ -161,10 +161,26 @@ def model_card(config: RunConfig, folder: Path) -> str:
     data = f"{config.dataset}, labels by `{config.label_rule}`"
     if config.label_source != RULE:
         data += f", of the training images by the source `{config.data.labels}`"
+    if config.label_file:
+        data += f", of the training images by the list `{Path(config.label_file).name}`"
     if config.noise_rate:
         data += (
             f", {config.noise_rate:.0%} of the training labels replaced by wrong ones on purpose"
         )
+    if config.imbalance_factor > 1:
+        data += f", the largest class {config.imbalance_factor:g} times as large as the smallest"
+    made_of = (
+        "faces drawn by code"
+        if config.data.set.is_made
+        else (
+            "photographs from web searches, mostly posed or public; labels are what annotators saw"
+        )
+    )
+    head = [
+        f"- **Weights**: `{folder.name}.safetensors` is the network alone; what predicts is its "
+        f"features with the method's own head, `{folder.name}.method.safetensors`, as the ONNX "
+        "file and `python -m nlalib predict` have it."
+    ]
     return "\n".join(
         [
             f"# {folder.name}",
@@ -181,8 +197,8 @@ def model_card(config: RunConfig, folder: Path) -> str:
             f"- **Accuracy** on the set's test images, last epoch: "
             f"{100 * metrics['test_overall_accuracy']:.1f} % overall, "
             f"{100 * metrics['test_mean_accuracy']:.1f} % as the mean over classes.",
-            "- **Limits**: photographs from web searches, mostly posed or public; labels are what "
-            "annotators saw. No test of fairness between groups of people was made.",
+            f"- **Limits**: {made_of}. No test of fairness between groups of people was made.",
+            *(head if (folder / METHOD_FILE).is_file() else []),
             "",
             "| expression | recall % |",
             "| --- | --- |",
@@ -203,8 +219,9 @@ def _named(weights: str, recorded: str) -> str:
 def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
     """Write a finished run for other programs, and return the paths written.
 
-    `<run id>.safetensors` (weights of the network), `<run id>.md` (`model_card`) and, with `onnx`,
-    `<run id>.onnx` (`Classifier`, any number of images), compared with PyTorch by ONNX Runtime.
+    `<run id>.safetensors` (weights of the network), `<run id>.method.safetensors` (of a method with
+    layers of its own), `<run id>.md` (`model_card`) and, with `onnx`, `<run id>.onnx`
+    (`Classifier`, any number of images), compared with PyTorch by ONNX Runtime.
 
     Raises
     ------
@@ -222,8 +239,12 @@ def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
     weights, card, graph = (folder / f"{run_id}.{end}" for end in ("safetensors", "md", "onnx"))
     write_weights(weights, classifier.learner.model)
     write_atomically(card, lambda path: path.write_text(model_card(config, folder_of_run)))
+    written = [weights, card]
+    if classifier.learner.method.has_own_layers:
+        written.append(folder / f"{run_id}.{METHOD_FILE}")
+        write_weights(written[-1], classifier.learner.method)
     if not onnx:
-        return [weights, card]
+        return written
     size = (2, 3, config.image_size, config.image_size)
     images = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(0)).float()
     try:
@@ -236,7 +257,7 @@ def export(run_id: str, folder: Path, onnx: bool = True) -> list[Path]:
         ) from error
     write_atomically(graph, lambda path: program.save(path))
     _compare(graph, classifier, images)
-    return [weights, card, graph]
+    return [*written, graph]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from PIL import Image
 from nlalib.data import pixels as images
 from nlalib.data.pixels import image_array, load_image, read_images
 from nlalib.data.sets.rendered import render_face
+from nlalib.files import locked
 
 SIZE = 24
 
@@ -188,6 +189,22 @@ def test_what_a_killed_process_left_is_removed_at_the_next_build(root, cache):
         array = image_array(index_of(PATHS), root=root, size=SIZE)
         assert sorted(cache.iterdir()) == sorted([mine, in_use])
     assert np.array_equal(array[1], load_image(PATHS[1], root=root, size=SIZE))
+
+
+def test_what_another_user_left_hinders_nobody(root, cache, monkeypatch):
+    cache.mkdir()
+    left = cache / "of another user.unfinished"
+    left.write_bytes(b"half")
+
+    def closed(path, *given):
+        if path == left:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return locked(path, *given)
+
+    monkeypatch.setattr(images, "locked", closed)
+    array = image_array(index_of(PATHS), root=root, size=SIZE)
+    assert np.array_equal(array[1], load_image(PATHS[1], root=root, size=SIZE))
+    assert left.exists()
 
 
 def test_builder_that_finishes_while_leftovers_are_looked_for_is_no_error(root, cache, monkeypatch):

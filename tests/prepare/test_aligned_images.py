@@ -13,6 +13,7 @@ from PIL import Image
 
 from nlalib.__main__ import main
 from nlalib.data.choice import alignment_settings
+from nlalib.data.decoding import ImageReader, UndecodableImage
 from nlalib.data.index import LANDMARK_COLUMNS
 from nlalib.data.labels import FERPLUS_COLUMNS
 from nlalib.data.pixels import image_array
@@ -22,6 +23,7 @@ from nlalib.data.sets.ferplus import FOLDERS, read_ferplus
 from nlalib.data.sets.rafdb import read_rafdb
 from nlalib.data.sets.rendered import render_face, rendered_index
 from nlalib.data.splits import load_dataset
+from nlalib.files import CLOSED
 from nlalib.prepare import aligned_images
 from nlalib.prepare.align_faces import align_set
 from nlalib.prepare.aligned_images import (
@@ -172,6 +174,36 @@ def test_affectnet_keeps_no_landmarks_of_the_photographs(faces, tmp_path):
     np.testing.assert_allclose(table["mouth_right_y"], 45 / 60, atol=1e-6)
     same_images(read_affectnet(output)[0], read_affectnet(root)[0])
     assert "facial_landmarks" not in (output / "training.csv").read_text()
+
+
+def test_affectnet_without_landmarks_is_aligned_by_detected_ones(tmp_path):
+    root = tmp_path / "set"
+    for folder in ("train_set", "val_set"):
+        (root / folder / "annotations").mkdir(parents=True)
+        for number in range(2):
+            write_image(root / folder / f"images/{number}.jpg", np.zeros((60, 50, 3), np.uint8))
+            np.save(root / folder / f"annotations/{number}_exp.npy", np.array("1"))
+    table = align_set("affectnet", root, tmp_path / "aligned", size=SIZE, landmarks="detected")
+    assert table["reason"].eq(NO_FACE).all()
+    assert len(table) == 4
+    with pytest.raises(FileNotFoundError, match=r"holds no \*_lnd.npy"):
+        align_set("affectnet", root, tmp_path / "given", size=SIZE, landmarks="given")
+
+
+def test_a_closed_image_is_told_from_a_broken_one(tmp_path, monkeypatch):
+    write_image(tmp_path / "set" / "face.png", np.zeros((40, 40, 3), np.uint8))
+    index = pd.DataFrame({"image_id": ["face"], "path": ["face.png"]})
+    index[LANDMARK_COLUMNS] = np.nan
+    given = (index, tmp_path / "set", tmp_path / "out", SIZE)
+    align_images(*given)
+
+    def closed(*_, **__):
+        raise UndecodableImage("face.png", tmp_path, CLOSED)
+
+    monkeypatch.setattr(ImageReader, "read", closed)
+    os.utime(tmp_path / "set" / "face.png", (1, 1))
+    assert align_images(*given)["reason"].tolist() == [CLOSED]
+    assert (tmp_path / "out" / "face.png").is_file()
 
 
 def test_kaggle_rows_become_ferplus_folders(tmp_path):

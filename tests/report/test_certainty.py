@@ -1,5 +1,7 @@
 """How sure a difference is, against SciPy, plain loops and cases made by hand."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,28 +97,49 @@ def test_holm_rejects_as_the_step_down_procedure(p_values):
 def test_bootstrap_is_a_plain_loop_over_resampled_images():
     generator = np.random.default_rng(0)
     labels = generator.choice(3, 40, p=[0.7, 0.25, 0.05])
-    gains = generator.choice([-1, -1 / 3, 0, 1 / 3, 1], 40)
-    found = bootstrap_differences(gains, labels, resampled_counts(40)[:30])
+    gains = generator.choice([-3, -1, 0, 1, 3], 40)
+    found = bootstrap_differences(gains, 3, labels, resampled_counts(40)[:30])
     draws = np.random.default_rng(0)
     for number in range(30):
         chosen = draws.integers(0, 40, 40)
-        own, drawn = gains[chosen], labels[chosen]
+        own, drawn = gains[chosen] / 3, labels[chosen]
         recalls = [own[drawn == k].mean() for k in range(3) if (drawn == k).any()]
-        assert found["overall_accuracy"][number] == pytest.approx(own.mean(), abs=1e-6)
-        assert found["mean_accuracy"][number] == pytest.approx(np.mean(recalls), abs=1e-6)
+        assert found["overall_accuracy"][number] == pytest.approx(own.mean(), abs=1e-11)
+        assert found["mean_accuracy"][number] == pytest.approx(np.mean(recalls), abs=1e-11)
 
 
 def test_bootstrap_interval_is_about_the_normal_one():
     generator = np.random.default_rng(0)
-    gains = generator.choice([-1.0, 0.0, 1.0], 1000, p=[0.1, 0.75, 0.15])
+    gains = generator.choice([-1, 0, 1], 1000, p=[0.1, 0.75, 0.15])
     counts = resampled_counts(1000)
     found = bootstrap_interval(
-        bootstrap_differences(gains, np.zeros(1000, dtype=int), counts)["overall_accuracy"]
+        bootstrap_differences(gains, 1, np.zeros(1000, dtype=int), counts)["overall_accuracy"]
     )
     error = gains.std() / np.sqrt(1000)
     assert found["images_low"] == pytest.approx(gains.mean() - 1.96 * error, abs=0.15 * error)
     assert found["images_high"] == pytest.approx(gains.mean() + 1.96 * error, abs=0.15 * error)
     assert found["p_images"] == pytest.approx(2 * stats.norm.sf(gains.mean() / error), abs=0.01)
+
+
+def test_ties_of_a_bootstrap_are_ties():
+    """Counted in fractions, so that no rounding puts a tie on one side of zero."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    gains = generator.integers(-3, 4, 30)
+    counts = resampled_counts(30)
+    found = bootstrap_differences(gains, 3, labels, counts)
+    expected = {name: [] for name in found}
+    for drawn in counts.astype(int).tolist():
+        gained, images = [0] * 3, [0] * 3
+        for label, gain, times in zip(labels.tolist(), gains.tolist(), drawn, strict=True):
+            gained[label] += gain * times
+            images[label] += times
+        recalls = [Fraction(g, n) for g, n in zip(gained, images, strict=True) if n]
+        expected["overall_accuracy"].append(sum(gained))
+        expected["mean_accuracy"].append(sum(recalls))
+    for name, values in expected.items():
+        assert 0 in values, name
+        np.testing.assert_array_equal(np.sign(found[name]), [(v > 0) - (v < 0) for v in values])
 
 
 def test_bootstrap_p_value_at_its_ends():

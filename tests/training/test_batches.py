@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from nlalib.training.batches import batches
+from nlalib.training import loop
+from nlalib.training.augmentation import augment
+from nlalib.training.batches import batches, to_tensor
 from nlalib.training.config import RunConfig
 from nlalib.training.launch import train
 
@@ -57,6 +60,29 @@ def test_a_run_records_what_it_has_seen_and_nothing_else(loaded, tmp_path, monke
         right = rows["p_gt"] >= rows["p_nn"]
         share = right[rows["p_gt"].notna()].mean()
         assert metrics["train_accuracy"][epoch] == pytest.approx(share)
+
+
+def test_each_draw_is_augmented_afresh(loaded, tmp_path, monkeypatch):
+    monkeypatch.setenv("NLA_RUNS", str(tmp_path))
+    config = RunConfig(
+        train_images=180, test_images=40, image_size=16, epochs=1, device="cpu", method="ce",
+        sampler="balanced", backbone="resnet10_narrow16_stride2",
+    )  # fmt: skip
+    index, images = loaded(config)
+    numbers, pixels = [], []
+
+    def watched(batch, draws, *given):
+        numbers.extend(draws.tolist())
+        pixels.append(batch)
+        return augment(batch, draws, *given)
+
+    monkeypatch.setattr(loop, "augment", watched)
+    train(config, index, images)
+    train_rows = np.flatnonzero(index["part"] == "train")
+    order = drawn(0, 0, index["label"].to_numpy()[train_rows])
+    assert len(set(order)) < len(order)  # some come twice
+    assert sorted(numbers) == list(range(len(order)))  # and have numbers of their own
+    assert np.array_equal(torch.cat(pixels), to_tensor(images[train_rows[order]]))
 
 
 def test_two_processes_do_not_draw_alike():

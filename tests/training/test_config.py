@@ -2,6 +2,7 @@
 
 import csv
 import multiprocessing
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
@@ -271,6 +272,39 @@ def test_a_list_of_labels_counts_by_its_content(tmp_path):
     ]
     assert ids[0] == ids[1] != ids[2]
     assert RunConfig(dataset="rafdb").run_id not in ids
+
+
+def test_tables_tell_a_list_of_labels_from_the_sets_own(tmp_path):
+    """Else a run on wrong labels would be averaged with clean ones."""
+    (tmp_path / "noisy30.txt").write_text("x 1")
+    config = RunConfig(dataset="rafdb", label_file=str(tmp_path / "noisy30.txt"))
+    assert re.fullmatch(r"labels=noisy30@[0-9a-f]{12}", config.settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dataset": "rafdb", "label_file": "gone.txt"}, "label_file is 'gone.txt', but no such"),
+        (
+            {"method": "proden", "candidate_rule": "model", "candidate_scores": "gone.parquet"},
+            "candidate_scores is 'gone.parquet', but no such file: .*nlalib scores RUN_ID",
+        ),
+    ],
+)
+def test_a_missing_file_is_named_before_any_work(given, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        _ = RunConfig(**given).run_id
+
+
+def test_whole_numbers_of_a_method_are_its_numbers():
+    ids = [RunConfig(method="nla", method_settings={"trade_off": n}).run_id for n in (1, 1.0, 0.9)]
+    assert ids[0] == ids[1] != ids[2]
+    assert RunConfig(method="nla", method_settings={"trade_off": 1}).settings == "trade_off=1.0"
+
+
+def test_what_lies_beside_rendered_faces_is_no_matter(tmp_path):
+    (tmp_path / "alignment.json").write_text('{"size": 48}')
+    assert RunConfig(data_root=str(tmp_path)).run_id == RunConfig().run_id
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,16 @@ def test_more_than_there_are_is_refused(tmp_path):
         pass
 
 
+def test_a_gpu_that_takes_no_run_or_counts_twice_is_not_waited_for(tmp_path):
+    with pytest.raises(ValueError, match="runs_per_gpu is 0"), gpus_taken(["0"], 1, 0, tmp_path):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"2 GPUs are wanted of 1 \(0\)"),
+        gpus_taken(["0", "0"], 2, 1, tmp_path),
+    ):
+        pass
+
+
 def test_the_commands_status_and_its_end_are_passed_on(tmp_path, monkeypatch):
     monkeypatch.setenv("NLA_RUNS", str(tmp_path))
     code = "import os, sys; sys.exit(int(os.environ['CUDA_VISIBLE_DEVICES']))"

@@ -37,6 +37,7 @@ from nlalib.training import probing
 from nlalib.training.augmentation import EpochDraws
 from nlalib.training.pretrain_config import PretrainConfig, pretraining_table
 from nlalib.training.pretraining import (
+    _make_optimizer,
     fine_tuning_runs,
     pretrain,
     random_autoencoder,
@@ -405,6 +406,21 @@ def test_unfinished_run_has_no_autoencoder_to_load(tiny, runs):
         trained_autoencoder(tiny)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20, 100])
+def test_any_number_of_steps_has_a_schedule(tiny, steps):
+    _, scheduler = _make_optimizer(random_autoencoder(tiny), tiny, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        if len(rates) < steps:
+            scheduler.step()
+    assert 0 < max(rates) <= tiny.lr * (1 + 1e-9)
+    assert (
+        rates == rates[: rates.index(max(rates))] + sorted(rates[rates.index(max(rates)) :])[::-1]
+    )
+
+
 def test_loss_that_is_not_finite_stops_the_run(tiny, data, runs):
     with pytest.raises(FloatingPointError, match="lower lr"):
         pretrain(replace(tiny, lr=1.0e30, weight_decay=1.0), *data)
@@ -431,13 +447,13 @@ def test_places_devices_and_the_probe_do_not_change_the_id():
 
 def test_aligned_images_are_other_images(tmp_path):
     """As for training runs: where they lie does not matter, how they were aligned does."""
-    ids = {}
+    ids, plain = {}, PretrainConfig(dataset="rafdb")
     for name, settings in {"one": '{"size": 48}', "moved": '{"size": 48}', "other": "{}"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / SETTINGS_FILE).write_text(settings)
-        ids[name] = replace(PretrainConfig(), data_root=str(tmp_path / name)).run_id
+        ids[name] = replace(plain, data_root=str(tmp_path / name)).run_id
     assert ids["one"] == ids["moved"]
-    assert len({PretrainConfig().run_id, *ids.values()}) == 3
+    assert len({plain.run_id, *ids.values()}) == 3
 
 
 def test_images_do_not_depend_on_the_number_of_test_images(tiny):

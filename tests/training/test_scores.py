@@ -83,6 +83,15 @@ def test_noise_reaches_sets_that_hold_the_given_label(taught):
     assert student(taught[2], 2, noise_rate=0.1).noise_rate == 0.1
 
 
+def test_scores_of_other_labels_than_the_run_had_are_refused(taught, monkeypatch, capsys):
+    index, _, _ = taught
+    other = index.assign(label=(index["label"] + 1) % 7)
+    monkeypatch.setattr("nlalib.training.scores.load_dataset", lambda choice: (other, None))
+    monkeypatch.setattr("sys.argv", ["nlalib", "scores", TEACHER.run_id])
+    assert command_line.main() == 1
+    assert "is of a run on other data under the same names" in capsys.readouterr().err
+
+
 def test_scores_count_by_their_content(taught, tmp_path):
     path = taught[2]
     (tmp_path / "copy.parquet").write_bytes(path.read_bytes())

@@ -112,7 +112,7 @@ def test_a_run_is_taken_from_its_folder_whatever_it_started_from(run, tmp_path, 
     _, classifier = use.load_classifier(config.run_id)
     wanted = use.classify(before, images[:3])
     np.testing.assert_array_equal(use.classify(classifier, images[:3]), wanted)
-    _, card = use.export(config.run_id, tmp_path, onnx=False)
+    _, card, _ = use.export(config.run_id, tmp_path, onnx=False)
     assert card.read_text().startswith(f"# {config.run_id}\n")
     assert "from gone@0123456789ab" in card.read_text()
 
@@ -142,13 +142,18 @@ def test_export_is_compared_and_comes_with_a_card(run, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     import onnxruntime
 
-    weights, card, graph = use.export(config.run_id, tmp_path)
+    weights, card, own, graph = use.export(config.run_id, tmp_path)
     network = load_file(config.folder / "weights.safetensors")
     assert all(torch.equal(value, network[name]) for name, value in load_file(weights).items())
     text = card.read_text()
     metrics = pd.read_csv(config.folder / "metrics.csv").iloc[-1]
     assert f"| happiness | {100 * metrics['test_recall_happiness']:.1f} |" in text
     assert "no product" in text
+    assert "faces drawn by code" in text
+    # The decoder predicts by layers of its own, which come along.
+    head = load_file(config.folder / "method.safetensors")
+    assert all(torch.equal(value, head[name]) for name, value in load_file(own).items())
+    assert own.name in text
     # Any number of images, from grey levels as they are.
     some = images[:5].transpose(0, 3, 1, 2).astype(np.float32)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])

@@ -82,9 +82,12 @@ class AffectNet(DataSet):
         return read_affectnet(root)
 
     def to_align(self, root: Path) -> pd.DataFrame:
-        """Return the images of eight classes, with their landmarks."""
-        index, _ = read_affectnet(root, num_classes=8)
-        return index.merge(affectnet_boxes_and_points(root, index), on="image_id")
+        """Return the images of eight classes."""
+        return read_affectnet(root, num_classes=8)[0]
+
+    def with_landmarks(self, root: Path, images: pd.DataFrame) -> pd.DataFrame:
+        """Return the images with the points of the csv files, or of `*_lnd.npy`."""
+        return images.merge(affectnet_boxes_and_points(root, images), on="image_id")
 
     def label_files(self, root: Path) -> list[Path]:
         """Return the expressions of the later release."""

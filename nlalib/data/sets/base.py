@@ -104,6 +104,13 @@ class DataSet:
         """
         raise NotImplementedError
 
+    def with_landmarks(self, root: Path, images: pd.DataFrame) -> pd.DataFrame:
+        """Return the images of `to_align` with landmarks that the set keeps in files of their own.
+
+        They are read only where landmarks are to be given.
+        """
+        return images
+
     def label_files(self, root: Path) -> list[Path]:
         """Return the files that stand beside the images and say nothing of their pixels."""
         return []

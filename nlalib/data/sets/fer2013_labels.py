@@ -70,6 +70,14 @@ def read_fer2013_labels(root: Path, index: pd.DataFrame) -> np.ndarray:
     return found
 
 
+def labels_of_table(root: Path) -> pd.DataFrame:
+    """Return the labels of Kaggle's table at `root` as `fer2013_labels.csv` holds them."""
+    rows = read_table_rows(root)
+    codes = read_column(root / str(find_table(root)), "emotion", dtype="str")["emotion"]
+    table = pd.DataFrame({"name": rows["image_id"] + ".png", "fer2013_label": codes.to_numpy()})
+    return table[~table["name"].duplicated(keep="last")]  # the later row's pixels won
+
+
 def _read(root: Path) -> tuple[Path, pd.Series]:
     """Return the file that holds the labels, and the class ids by `image_id`."""
     path, table = root / FER2013_LABELS_FILE, find_table(root)
@@ -79,11 +87,8 @@ def _read(root: Path) -> tuple[Path, pd.Series]:
         require_columns(rows, _COLUMNS, path)
         names, words = to_image_id(rows["name"]), rows["fer2013_label"]
     elif table:
-        path = root / table
-        rows = read_table_rows(root)
-        rows["emotion"] = read_column(path, "emotion", dtype="str")["emotion"].to_numpy()
-        rows = rows[~rows["image_id"].duplicated(keep="last")]  # the later row's pixels won
-        names, words = rows["image_id"], rows["emotion"]
+        path, rows = root / table, labels_of_table(root)
+        names, words = to_image_id(rows["name"]), rows["fer2013_label"]
     else:
         raise FileNotFoundError(
             f"label_source 'fer2013' needs FER2013's own labels, and {root} holds neither "

@@ -31,7 +31,11 @@ from nlalib.data.sets.base import (
     count_dropped,
     tolerated_missing,
 )
-from nlalib.data.sets.fer2013_labels import FER2013_LABELS_FILE, read_fer2013_labels
+from nlalib.data.sets.fer2013_labels import (
+    FER2013_LABELS_FILE,
+    labels_of_table,
+    read_fer2013_labels,
+)
 from nlalib.data.sets.fer2013_table import IMAGE_SIDE, find_table
 from nlalib.data.sets.ferplus_files import has_folders, has_table, list_images, why_not
 from nlalib.data.sets.ferplus_votes import (
@@ -43,6 +47,7 @@ from nlalib.data.sets.ferplus_votes import (
     read_votes_file,
 )
 from nlalib.data.votes import LABEL_RULES, label_from_votes
+from nlalib.files import write_csv
 from nlalib.names import named
 
 if TYPE_CHECKING:
@@ -124,6 +129,11 @@ class FERPlus(DataSet):
         """Return the files of votes, and of FER2013's labels where there is one."""
         others = [*sorted(root.glob(f"FER2013*/{LABEL_FILE}")), *root.glob(FER2013_LABELS_FILE)]
         return [root / VOTES_FILE, *others]
+
+    def write_labels(self, root: Path, output: Path) -> None:
+        """Write FER2013's labels of Kaggle's table, which the aligned images are no rows of."""
+        if find_table(root) and not (root / FER2013_LABELS_FILE).is_file():
+            write_csv(output / FER2013_LABELS_FILE, labels_of_table(root))
 
 
 def read_ferplus(

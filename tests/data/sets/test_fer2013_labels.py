@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from nlalib.data.labels import EXPRESSIONS, FER2013_CODES, FER2013_NAMES, FERPLUS_COLUMNS
+from nlalib.data.sets import SETS
 from nlalib.data.sets.fer2013_labels import read_fer2013_labels
 from nlalib.data.sets.ferplus import read_ferplus
 from nlalib.data.sets.ferplus_votes import FOLDERS, USAGES
@@ -66,6 +67,17 @@ def test_labels_are_read_by_name_or_by_position(tmp_path, layout):
         expected[name] for name in index["image_id"][named]
     ]
     assert len(index) - named.sum() == (layout == "table")  # the row without a name
+
+
+def test_labels_of_kaggles_table_go_with_aligned_images(tmp_path):
+    root, _ = write_set(tmp_path / "set", "table")
+    SETS["ferplus"].write_labels(root, tmp_path / "aligned")
+    index, _ = read_ferplus(root)
+    found = read_fer2013_labels(tmp_path / "aligned", index)
+    assert np.array_equal(found, read_fer2013_labels(root, index))
+    folders, _ = write_set(tmp_path / "folders")  # whose file is copied
+    SETS["ferplus"].write_labels(folders, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_codes_are_read_like_words_and_a_table_beside_folders_serves(tmp_path):
