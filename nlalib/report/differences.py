@@ -1,5 +1,6 @@
 """Differences between a study's methods, in one table: how large, and how sure."""
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -63,8 +64,9 @@ def study_differences(study: Study, results: pd.DataFrame, reference: str = "ce"
         the contrast; `detectable`, see `detectable_difference`; `images_low`, `images_high` and
         `p_images`, see `bootstrap_interval`; `p_seeds_holm` and `p_images_holm`, corrected among
         the primary contrasts, both accuracies and rules together, and those of the study that this
-        one asks again; apart from them for all others under one selection rule. Declared contrasts
-        that have not run yet count, with p = 1: what holds now will not turn into a hint by them.
+        one asks again; apart from them for all others under one selection rule. What the study's
+        file declares and has not run yet counts, with p = 1: what holds now will not turn into a
+        hint by it.
 
     Raises
     ------
@@ -91,24 +93,33 @@ def study_differences(study: Study, results: pd.DataFrame, reference: str = "ce"
     families = table["selection"].where(~table["primary"], "primary")
     again = study.asks_again
     asked = published_table(again, "_differences").query("primary == True") if again else table[:0]
-    waiting = _declared_contrasts(study, reference) - int(table["primary"].sum())
-    not_run = pd.Series(np.ones(max(waiting, 0)))
+    not_run = [
+        family
+        for family, number in _declared(study, reference).items()
+        for _ in range(number - int((families == family).sum()))
+    ]
+    further = ["primary"] * len(asked) + not_run
+    families = pd.concat([families, pd.Series(further, dtype=object)], ignore_index=True)
     for name in ("p_seeds", "p_images"):
-        p_values = pd.concat([table[name], asked[name], not_run], ignore_index=True)
-        family = families.reindex(p_values.index, fill_value="primary")
-        table[f"{name}_holm"] = p_values.groupby(family).transform(holm)
+        p_values = [table[name], asked[name], pd.Series(np.ones(len(not_run)))]
+        joined = pd.concat(p_values, ignore_index=True)
+        table[f"{name}_holm"] = joined.groupby(families).transform(holm)
     return table[DIFFERENCE_COLUMNS]
 
 
-def _declared_contrasts(study: Study, reference: str) -> int:
-    """Return how many primary contrasts the study's file declares, run or not."""
-    if reference != study.references[0]:
-        return 0
-    declared = [identity_columns(c, study.name) for c in study.declared.values()]
-    runs = pd.DataFrame(declared, columns=["settings", "method", *CONDITION])
-    of_condition = runs[runs["settings"] == ""].groupby(CONDITION)["method"].agg(set)
-    pairs = [len(methods & {*study.primary}) for methods in of_condition if reference in methods]
-    return sum(pairs) * len(KEPT_RULES) * len(ACCURACIES)
+def _declared(study: Study, reference: str) -> dict[str, int]:
+    """Return by family how many comparisons the study's file declares, run or not."""
+    number: Counter = Counter()
+    rows = [identity_columns(c, study.name) for c in study.declared.values()]
+    runs = pd.DataFrame(rows, columns=["study", *SETTING]).drop_duplicates()
+    for own, _ in comparisons(runs, runs, reference):
+        first = own.iloc[0]
+        is_primary = first["method"] in study.primary and first["settings"] == ""
+        if is_primary and reference == study.references[0]:
+            number["primary"] += len(KEPT_RULES) * len(ACCURACIES)
+        else:
+            number.update(dict.fromkeys(KEPT_RULES, len(ACCURACIES)))
+    return number
 
 
 def _study_bootstrap(study: Study, runs: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -152,6 +152,30 @@ def chosen_rows(results: pd.DataFrame, metric: str, selection: str) -> pd.DataFr
     return chosen
 
 
+def chosen_by_its_own(epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return each run's test `metric` at the epoch of its highest held-out `metric`.
+
+    "best_validation" of the results chooses by overall accuracy, whatever metric is looked at.
+
+    Parameters
+    ----------
+    epochs : pandas.DataFrame
+        Long form, columns `IDENTITY`, `epoch`, `metric`, `value`.
+    metric : str
+        As `mean_accuracy`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a run that recorded both: the columns of `epochs`, and `selection`
+        "best_validation"; the first of equal epochs.
+    """
+    held_out = epochs[epochs["metric"] == f"validation_{metric}"].sort_values("epoch")
+    best = held_out.loc[held_out.groupby("run_id")["value"].idxmax(), ["run_id", "epoch"]]
+    tested = epochs[epochs["metric"] == f"test_{metric}"].merge(best)
+    return tested.assign(metric=metric, selection="best_validation")
+
+
 def headline(results: pd.DataFrame) -> pd.DataFrame:
     """Return the study's table for readers: accuracies in percent, mean ± spread, per rule.
 

@@ -60,9 +60,9 @@ class Gate(NamedTuple):
         """Why it was not passed, in words; empty where it was."""
         found = {  # NaN compares as false
             f"{REFERENCE} has not fitted its labels": self.fit < FITTED_SHARE,
-            f"what {REFERENCE} fits was not recorded": np.isnan(self.fit),
+            f"what {REFERENCE} fits without wrong labels is not known": np.isnan(self.fit),
             "validation accuracy still rises": self.slope >= LEVEL_SLOPE,
-            "validation accuracy over the epochs was not recorded": np.isnan(self.slope),
+            "how its validation accuracy goes on is not known": np.isnan(self.slope),
             "the positive control is behind": self.control < 0,
             "the positive control was not run": np.isnan(self.control),
         }

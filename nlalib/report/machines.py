@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from nlalib.report.certainty import student_interval
-from nlalib.report.frame import chosen_rows
+from nlalib.report.certainty import paired_differences, student_interval
+from nlalib.report.claims import MAIN
+from nlalib.report.frame import chosen_rows, published_table
 
 TOGETHER = "all pairs"
 
@@ -47,6 +48,28 @@ def gains_by_machine(
     rows[apart(tables)] = shared.iloc[:, -1] - shared.iloc[:, 0]
     rows[TOGETHER] = of_all.stack().dropna()
     return pd.DataFrame({name: student_interval(own) for name, own in rows.items()}).T
+
+
+def from_main(table: pd.DataFrame, metric: str, rule: str) -> pd.DataFrame:
+    """Return methods less the main study's cross-entropy, which was trained on another machine.
+
+    Without wrong labels. A difference of a study's own runs has to stand against these too.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One study's results, in the main study's recipe; its own cross-entropy is left out.
+    metric, rule : str
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `nlalib.report.certainty.paired_differences` gives.
+    """
+    others = table[(table["method"] != "ce") & (table["noise_rate"] == 0)]
+    on_gpu = published_table(MAIN).query("method == 'ce' and noise_rate == 0")
+    on_gpu = on_gpu.assign(study=others["study"].iloc[0])
+    return paired_differences(pd.concat([others, on_gpu]), metric, rule, "ce")
 
 
 def apart(machines: Mapping[str, pd.DataFrame]) -> str:

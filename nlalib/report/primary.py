@@ -9,8 +9,9 @@ all notebooks. There are two kinds of family:
   each condition of `SHORT_STUDIES`, is one family.
 
 Any other published comparison is corrected among the others of its study, reference and selection
-rule, whatever part of them a notebook shows; one that is not published, in the table at hand. Where
-two studies have a comparison of the same runs, the larger p-values of both count.
+rule that the study's file declares, run or not, whatever part of them a notebook shows; one that is
+not published, in the table at hand. Where two studies have a comparison of the same runs, the
+larger p-values of both count.
 """
 
 from functools import lru_cache
@@ -41,12 +42,16 @@ def published_contrasts() -> pd.DataFrame:
     table = stacked(map(read_table, paths))
     is_short = table["study"].isin(SHORT_STUDIES)
     asked_first = (table["settings"] == "") & (table["selection"] == "last") & _is_of_pair(table)
-    declared = table["primary"].eq(True) if "primary" in table else False  # older ones do not say
-    table["primary"] = np.where(is_short, asked_first, declared).astype(bool)
+    said = table.get("primary", pd.Series(index=table.index, dtype=object))  # older ones do not say
+    table["primary"] = np.where(is_short, asked_first, said.eq(True)).astype(bool)
+    of_today = said.notna() & ~is_short
     for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
         family = holm(table[name].where(is_short & table["primary"]).to_numpy())
         table[corrected_name] = table[corrected_name].where(~is_short, family)
+    as_published = table[CORRECTED].where(of_today)
     table = _with_the_rest(table, table[table["primary"]], ["study", "reference", "selection"])
+    # Tables of today count what their study has declared and not run.
+    table[CORRECTED] = as_published.fillna(table[CORRECTED])
     same = table.groupby(_OF_RUNS, dropna=False)[CORRECTED]
     return table.assign(**same.transform("max"))
 

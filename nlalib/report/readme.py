@@ -21,7 +21,8 @@ def headline_section() -> str:
     for content in _shown_studies():
         study, gate = content["study"], published_gate(content)
         table = accuracy_table(headline(published_table(study)))
-        parts.append(f"`{study}`: {table}\n\nGate of `{study}`: {gate}.")
+        of = f" (that of `{content['gate']}`, whose recipe it has)" if content.get("gate") else ""
+        parts.append(f"`{study}`: {table}\n\nGate of `{study}`{of}: {gate}.")
     return "\n\n".join(parts)
 
 

@@ -54,6 +54,23 @@ def test_accuracies_of_the_first_screen_by_a_plain_loop():
         assert cell == " / ".join(means)
 
 
+def test_mean_accuracy_of_stopping_early_by_a_plain_loop():
+    """Cross-entropy at the epoch of its highest mean accuracy on held-out images."""
+    last, stopped = {}, {}
+    with open(ROOT / "results" / f"{MAIN}_epochs.csv") as file:
+        for row in csv.DictReader(file):
+            if float(row["noise_rate"]) == 0.2:
+                both = float(row["validation_mean_accuracy"]), float(row["test_mean_accuracy"])
+                if row["method"] == "nla":
+                    last[row["seed"]] = both[1]  # the last row is that of the last epoch
+                elif row["method"] == "ce" and both[0] > stopped.get(row["seed"], (0, 0))[0]:
+                    stopped[row["seed"]] = both
+    gains = [100 * (value - stopped[seed][1]) for seed, value in last.items()]
+    assert len(gains) == 5
+    (line,) = (t for t in answer_lines() if "Stopping cross-entropy early" in t)
+    assert f"In mean accuracy it is {np.mean(gains):+.1f} [" in line
+
+
 def test_gain_on_labels_that_people_got_wrong_by_a_plain_loop():
     with open(ROOT / "results" / "human_noise.csv") as file:
         rows = list(csv.DictReader(file))
@@ -144,6 +161,9 @@ def test_what_a_wrong_label_counts_by_a_plain_loop():
     least = min(range(len(means)), key=lambda epoch: means[epoch][0] / means[epoch][1])
     (line,) = (t for t in answer_lines() if "still counts in full" in t)
     wrong, right = 1 + means[least]
-    assert f"in epoch {least + 1} is {wrong:.2f} for wrong labels and {right:.2f} for right" in line
+    assert (
+        f"in epoch {least + 1}, where the two differ most, is {wrong:.2f} for wrong labels" in line
+    )
+    assert f"and {right:.2f} for right ones" in line
     wrong, right = 1 + means[-1]
     assert f"at the end {wrong:.2f} and {right:.2f}" in line

@@ -5,6 +5,7 @@ import pytest
 from made_runs import RESULTS, results_of
 
 from nlalib.report.frame import (
+    chosen_by_its_own,
     a_row_an_epoch,
     headline,
     markdown,
@@ -13,6 +14,7 @@ from nlalib.report.frame import (
     setting_in_words,
     summary,
 )
+from places import ROOT
 
 
 def test_summary_is_mean_deviation_and_number():
@@ -142,3 +144,24 @@ def test_numbers_over_epochs_come_back_from_a_row_an_epoch(tmp_path):
     again = again.sort_values(by, ignore_index=True)[list(numbers)]
     expected = numbers.sort_values(by, ignore_index=True)
     pd.testing.assert_frame_equal(again, expected, check_dtype=False)
+
+
+def test_an_accuracy_may_choose_its_own_epoch():
+    """By a plain loop over the main study's epochs; not that of overall accuracy."""
+    epochs = read_table(ROOT / "results" / "face_long_epochs.csv")
+    found = chosen_by_its_own(epochs, "mean_accuracy").set_index("run_id")
+    assert found["selection"].eq("best_validation").all()
+    assert len(found) == epochs["run_id"].nunique()
+    differing = 0
+    for run_id, run in epochs.groupby("run_id"):
+        values = run.pivot(index="epoch", columns="metric", values="value")
+        best = {"mean": 0, "overall": 0}
+        for epoch in values.index:
+            for name, before in best.items():
+                held_out = values[f"validation_{name}_accuracy"]
+                if held_out[epoch] > held_out[before]:
+                    best[name] = epoch
+        assert found.at[run_id, "epoch"] == best["mean"]
+        assert found.at[run_id, "value"] == values.at[best["mean"], "test_mean_accuracy"]
+        differing += best["mean"] != best["overall"]
+    assert differing

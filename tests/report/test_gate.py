@@ -54,14 +54,14 @@ def test_gate_of_runs_that_can_tell():
     ("gate", "reasons"),
     [
         (Gate(0.89, 0.0, 0.1, "eac"), ["ce has not fitted its labels"]),
-        (Gate(np.nan, 0.0, 0.1, "eac"), ["what ce fits was not recorded"]),
+        (Gate(np.nan, 0.0, 0.1, "eac"), ["what ce fits without wrong labels is not known"]),
         (Gate(0.95, 0.006, 0.1, "eac"), ["validation accuracy still rises"]),
         (Gate(0.95, 0.0, -0.1, "eac"), ["the positive control is behind"]),
         (
             Gate(0.5, np.nan, np.nan, "eac"),
             [
                 "ce has not fitted its labels",
-                "validation accuracy over the epochs was not recorded",
+                "how its validation accuracy goes on is not known",
                 "the positive control was not run",
             ],
         ),

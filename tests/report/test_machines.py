@@ -6,7 +6,7 @@ import pytest
 
 from nlalib.report.certainty import student_interval
 from nlalib.report.frame import SETTING
-from nlalib.report.machines import TOGETHER, apart, gains_by_machine
+from nlalib.report.machines import TOGETHER, apart, from_main, gains_by_machine
 
 
 def long_table(values: dict[str, dict[int, float]]) -> pd.DataFrame:
@@ -36,3 +36,14 @@ def test_gains_of_shared_seeds_and_of_all_pairs():
     of_all = student_interval(np.array([0.01, 0.04, 0.10, 0.05, -0.02]))
     for name in ("difference", "low", "high"):
         assert found.loc[TOGETHER, name] == pytest.approx(of_all[name])
+
+
+def test_methods_less_cross_entropy_of_the_main_study(monkeypatch):
+    main = long_table({"nla": {0: 0.9}, "ce": {0: 0.70, 1: 0.72, 2: 0.80}})
+    main = pd.concat([main, main.assign(noise_rate=0.2, value=0.1)]).assign(study="main")
+    monkeypatch.setattr("nlalib.report.machines.published_table", lambda study: main)
+    own = long_table({"ldl": {0: 0.75, 1: 0.79}, "ce": {0: 0.5, 1: 0.5}}).assign(study="own")
+    noisy = own.assign(noise_rate=0.2)
+    (row,) = from_main(pd.concat([own, noisy]), "overall_accuracy", "last").itertuples()
+    assert (row.method, row.n) == ("ldl", 2)
+    assert row.difference == pytest.approx((0.05 + 0.07) / 2)

@@ -52,7 +52,7 @@ def test_a_study_that_declares_its_contrasts_is_a_family():
     for name in ("p_seeds_holm", "p_images_holm"):
         assert rows[name].tolist() == declared[name].tolist() == table.loc[
             table["primary"], name].tolist()  # fmt: skip
-    # What it did not declare is corrected apart.
+    # What it did not ask first is corrected apart.
     assert not told(table.query("method == 'eac'"))["primary"].any()
 
 
@@ -66,6 +66,16 @@ def test_others_are_corrected_among_the_others_of_their_study():
             highest = max(highest, min(1.0, (len(rest) - place) * p))
             expected.append(highest)
         assert rest.loc[ordered.index, "p_images_holm"].tolist() == pytest.approx(expected)
+
+
+def test_others_that_a_study_declares_and_has_not_run_count():
+    """As its table has them, and no fewer because a notebook knows of those that ran alone."""
+    table = published_table("human_noise", "_differences").query("method == 'eac'")
+    shown_as, few = told(table), {}
+    for name in ("p_seeds", "p_images"):
+        few[name] = table.groupby("selection")[name].transform(holm)
+        assert shown_as[f"{name}_holm"].tolist() == table[f"{name}_holm"].tolist()
+        assert (table[f"{name}_holm"] > few[name]).all()
 
 
 def test_runs_that_two_studies_share_get_the_larger_p_of_both():
