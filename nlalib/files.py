@@ -95,10 +95,7 @@ def _elsewhere(path: Path) -> str:
 
 def free_bytes(path: Path) -> int:
     """Return the room on the disk of `path`, or of its nearest folder that there is."""
-    for folder in (path, *path.parents):
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free
-    raise FileNotFoundError(f"no folder above {path}")
+    return shutil.disk_usage(next(one for one in (path, *path.parents) if one.is_dir())).free
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

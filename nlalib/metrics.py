@@ -1,8 +1,5 @@
 """Metrics of predictions, and the rules that pick an epoch."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from scipy.special import entr, rel_entr
@@ -15,41 +12,17 @@ CALIBRATION_BINS = 15
 # How many of ten annotators name the class that most of them name: from, to.
 AGREEMENT_BINS = {"10": (10, 10), "7_to_9": (7, 9), "4_to_6": (4, 6), "below_4": (0, 3)}
 COVERAGES = tuple(range(10, 101, 10))  # percent
-_LAST_EPOCHS = 5
-
-
-class SelectionRule(NamedTuple):
-    """Which epochs of a run count.
-
-    Attributes
-    ----------
-    words : str
-        What tables call it.
-    picks : callable
-        From a run's metrics (one row an epoch) and the name of a metric to the positions of the
-        rows whose test metric is averaged.
-    """
-
-    words: str
-    picks: Callable[[pd.DataFrame, str], list[int]]
-
-
-def _best(part: str) -> Callable[[pd.DataFrame, str], list[int]]:
-    return lambda metrics, metric: [int(metrics[f"{part}_{metric}"].to_numpy().argmax())]
-
-
+# Which epochs of a run count, and what tables call that.
 SELECTION_RULES = {
-    "last": SelectionRule("last", lambda metrics, metric: [len(metrics) - 1]),
-    "best_validation": SelectionRule("chosen on held-out images", _best("validation")),
+    "last": "last",
+    "best_validation": "chosen on held-out images",
     # What EAC's authors say that their tables hold.
-    "last_five": SelectionRule(
-        "mean of the last five",
-        lambda metrics, metric: list(range(len(metrics)))[-_LAST_EPOCHS:],
-    ),
+    "last_five": "mean of the last five",
     # As the released code of NLA and of its peers does: it looks at the test set. Kept beside the
     # others to show what that is worth, no fair estimate.
-    "best_test": SelectionRule("best on test", _best("test")),
+    "best_test": "best on test",
 }
+_LATE = {"last": 1, "last_five": 5}  # of how many epochs at the end the test metric is averaged
 # Those that pick a single epoch, whose predictions a run keeps.
 ONE_EPOCH_RULES = ("last", "best_validation", "best_test")
 
@@ -275,5 +248,8 @@ def picked_epochs(metrics: pd.DataFrame, rule: str, metric: str = "overall_accur
     ValueError
         For an unknown rule.
     """
-    picks = named(SELECTION_RULES, rule, "selection rule").picks
-    return metrics["epoch"].iloc[picks(metrics, metric)].tolist()
+    named(SELECTION_RULES, rule, "selection rule")
+    if rule in _LATE:
+        return metrics["epoch"].tail(_LATE[rule]).tolist()
+    values = metrics[f"{rule.removeprefix('best_')}_{metric}"].to_numpy()
+    return [int(metrics["epoch"].iloc[values.argmax()])]

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, asdict, field, fields
@@ -138,24 +139,21 @@ class RunParameters(Parameters):
         return (self.folder / "done").exists()
 
 
+_FITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt}
+
+
 def _check_range(name: str, value, roles: Mapping[str, Any]) -> None:
-    limits = ("choices", "at_least", "above", "below")
-    choices, at_least, above, below = (roles.get(limit) for limit in limits)
+    choices = roles.get("choices")
     if choices is not None and value not in choices:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if type(value) not in (int, float):
         return
-    named = {"at least": at_least, "above": above, "below": below}
-    words = [f"{word} {limit:g}" for word, limit in named.items() if limit is not None]
-    fits = (
-        math.isfinite(value)
-        and (at_least is None or value >= at_least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-    if not fits:
-        finite = [] if math.isfinite(value) else ["finite"]
-        raise ValueError(f"{name} is {value}; it must be {' and '.join(words + finite)}")
+    limits = {word: roles[word] for word in _FITS if roles.get(word) is not None}
+    is_finite = math.isfinite(value)
+    if not (is_finite and all(_FITS[word](value, limit) for word, limit in limits.items())):
+        words = [f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items()]
+        words += [] if is_finite else ["finite"]
+        raise ValueError(f"{name} is {value}; it must be {' and '.join(words)}")
 
 
 def checked_type(name: str, value, expected: type):

@@ -47,20 +47,6 @@ def noisy_labels(
     return noisy
 
 
-def with_label_noise(
-    index: pd.DataFrame, rate: float, num_classes: int, seed: int, kind: str = "symmetric"
-) -> pd.DataFrame:
-    """Return the index with noisy labels in its training split; other splits stay clean.
-
-    `label` is what training is given; `true_label` and `is_flipped` keep what it was.
-    """
-    clean = index["label"].to_numpy(np.int64)
-    is_training = (index["split"] == "train").to_numpy()
-    noisy = clean.copy()
-    noisy[is_training] = noisy_labels(clean[is_training], rate, num_classes, seed, kind)
-    return index.assign(label=noisy, true_label=clean, is_flipped=noisy != clean)
-
-
 def long_tail_counts(available: np.ndarray, imbalance_factor: float, images: int = 0) -> np.ndarray:
     """Return how many images each class keeps in an exponentially long-tailed set.
 

@@ -7,7 +7,7 @@ from sklearn.model_selection import train_test_split
 from nlalib.data.candidates import candidate_sets, candidates_from_scores, random_candidates
 from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.index import VOTE_COLUMNS
-from nlalib.data.label_noise import long_tailed, with_label_noise
+from nlalib.data.label_noise import long_tailed, noisy_labels
 from nlalib.data.label_sources import MATCHED, RULE, matched_labels
 from nlalib.data.labels import probability_columns
 from nlalib.data.sets import SETS
@@ -71,9 +71,11 @@ def load_dataset(choice: DataChoice) -> tuple[pd.DataFrame, pd.DataFrame]:
     kept, held_out = _stratified_split(train, choice.data_seed, by, test_size=choice.held_out)
     if choice.noise_rate and not choice.set.is_made:
         # After the split, which so is the same for every rate; a seed has wrong labels of its own.
-        train = with_label_noise(
-            train, choice.noise_rate, choice.num_classes, choice.seed, choice.noise_kind
+        clean = train["label"].to_numpy(np.int64)
+        noisy = noisy_labels(
+            clean, choice.noise_rate, choice.num_classes, choice.seed, choice.noise_kind
         )
+        train = train.assign(label=noisy, true_label=clean, is_flipped=noisy != clean)
         test = test.assign(true_label=test["label"], is_flipped=False)
     if choice.label_source != RULE:
         train = _with_given_labels(train, choice, [kept, held_out])

@@ -21,23 +21,22 @@ class Backbone:
     build : callable
         From `num_classes` to a network whose classifier is `fc` and whose forward returns a
         `nlalib.networks.representation.Representation`.
-    smallest_image, largest_image : int
-        Sides in pixels; no largest one is None.
+    smallest_image : int
+        Side in pixels.
+    exact : bool
+        Whether it takes images of that side alone.
     """
 
     build: Callable[..., nn.Module]
     smallest_image: int = _SMALLEST_IMAGE
-    largest_image: int | None = None
+    exact: bool = False
 
     def refusal(self, image_size: int) -> str:
         """Return what is wrong with images of this side in pixels; "" if they fit."""
-        if self.largest_image == self.smallest_image != image_size:
-            return f"needs images of {self.smallest_image} pixels"
-        if image_size < self.smallest_image:
-            return f"needs images of {self.smallest_image} pixels at least"
-        if self.largest_image is not None and image_size > self.largest_image:
-            return f"takes images of {self.largest_image} pixels at most"
-        return ""
+        side = self.smallest_image
+        if image_size == side or (image_size > side and not self.exact):
+            return ""
+        return f"needs images of {side} pixels{'' if self.exact else ' at least'}"
 
 
 BACKBONES: dict[str, Backbone] = {}
@@ -47,7 +46,7 @@ def register_backbone(
     name: str,
     *,
     smallest_image: int = _SMALLEST_IMAGE,
-    largest_image: int | None = None,
+    exact: bool = False,
     **arguments,
 ):
     """Decorator of a network's class, or of a function that builds one: make it known as `name`.
@@ -55,14 +54,14 @@ def register_backbone(
     Parameters
     ----------
     name : str
-    smallest_image, largest_image : int
+    smallest_image, exact
         As of `Backbone`.
     **arguments
         Of the class, beside `num_classes`. One class may have several names.
     """
 
     def add(build):
-        BACKBONES[name] = Backbone(partial(build, **arguments), smallest_image, largest_image)
+        BACKBONES[name] = Backbone(partial(build, **arguments), smallest_image, exact)
         return build
 
     return add

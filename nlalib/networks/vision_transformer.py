@@ -52,5 +52,4 @@ def build_vit(num_classes: int, size: str = "vit_tiny_patch6") -> "FaceTransform
 
 
 for _name, _size in VIT_SIZES.items():
-    _side = _size["image_size"]
-    register_backbone(_name, smallest_image=_side, largest_image=_side, size=_name)(build_vit)
+    register_backbone(_name, smallest_image=_size["image_size"], exact=True, size=_name)(build_vit)

@@ -48,11 +48,10 @@ def label_columns(choice: DataChoice, index: pd.DataFrame, seed: int = 0) -> pd.
     """
     train = index[index["split"] == "train"].reset_index(drop=True)
     table = train[["image_id"]].assign(**{RULE: train["label"]})
-    for source in choice.set.label_sources[1:]:
+    for place, source in enumerate(choice.set.label_sources[1:], start=1):
         chosen = DataChoice(**{**vars(choice), "label_source": source})
         table[source] = choice.set.given_labels(train, chosen)
         labels, given = train["label"].to_numpy(), table[source].to_numpy()
-        place = choice.set.label_sources.index(source)
         table[f"{source}_matched"] = matched_labels(labels, given, [seed, place])
     return table
 

@@ -76,19 +76,6 @@ def equivalence(differences: np.ndarray) -> float:
     return float(stats.ttest_1samp(both, -MARGIN, axis=1, alternative="greater").pvalue.max())
 
 
-def probability_better(difference: float, deviation: float, n: int) -> float:
-    """Return the probability that the true mean over seeds is above zero, with no prior opinion.
-
-    Student's distribution of n - 1 degrees of freedom around the mean of n paired differences;
-    NaN with a single pair, or with several that differ all by the same; 0.5 if none differs.
-    """
-    if n == 1:
-        return float("nan")
-    if _is_zero(deviation):
-        return 0.5 if _is_zero(difference) else float("nan")
-    return float(stats.t.cdf(difference / deviation * n**0.5, n - 1))
-
-
 def _all_the_same(differences: np.ndarray) -> bool:
     return _is_zero(np.ptp(differences))
 

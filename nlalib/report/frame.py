@@ -195,7 +195,7 @@ def headline(results: pd.DataFrame) -> pd.DataFrame:
                     "network": one["backbone"],
                     "init": one["init"],
                     "epochs": one["epochs"],
-                    "epoch chosen": SELECTION_RULES[selection].words,
+                    "epoch chosen": SELECTION_RULES[selection],
                     "overall accuracy %": percent(one["mean"], one["std"]),
                     "mean accuracy %": percent(other["mean"], other["std"]),
                     "seeds": one["n"],

@@ -46,11 +46,6 @@ class Gate(NamedTuple):
     control_name: str
 
     @property
-    def converged(self) -> bool:
-        """Whether cross-entropy has fitted its labels, and validation no longer gains."""
-        return self.fit >= FITTED_SHARE and self.slope < LEVEL_SLOPE
-
-    @property
     def passed(self) -> bool:
         """Whether a difference may be called a verdict."""
         return not self.reasons

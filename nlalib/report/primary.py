@@ -68,9 +68,8 @@ def _with_the_rest(table: pd.DataFrame, primary: pd.DataFrame, family: list[str]
 
 
 def _is_of_pair(table: pd.DataFrame) -> pd.Series:
-    pairs = zip(table["method"], table["reference"], strict=True)
-    is_pair = pd.Series([set(pair) == OF_PAIR for pair in pairs], table.index, dtype=bool)
-    return is_pair & table["metric"].isin(ACCURACIES)
+    is_pair = table["method"].isin(OF_PAIR) & table["reference"].isin(OF_PAIR)
+    return is_pair & (table["method"] != table["reference"]) & table["metric"].isin(ACCURACIES)
 
 
 def corrected(differences: pd.DataFrame) -> pd.DataFrame:

@@ -128,9 +128,7 @@ def by_seed(rows: pd.DataFrame, **chosen) -> pd.Series:
     ValueError
         If a seed has more than one such row: more has to be chosen.
     """
-    fits = np.ones(len(rows), dtype=bool)
-    for column, content in chosen.items():
-        fits &= (rows[column] == content).to_numpy()
+    fits = (rows[list(chosen)] == list(chosen.values())).all(axis=1)
     values = rows.loc[fits, ["seed", "value"]].set_index("seed")["value"].sort_index()
     if values.index.has_duplicates:
         raise ValueError(f"{chosen} leave several rows for one seed; choose more columns")

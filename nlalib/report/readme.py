@@ -83,14 +83,9 @@ def progress_section() -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def claims_section() -> str:
-    """Return the ledger of claims in short, as Markdown."""
-    return markdown(in_short(ledger()))
-
-
 README_SECTIONS: dict[str, Callable[[], str]] = {
     "answer": answer_section,
-    "claims": claims_section,
+    "claims": lambda: markdown(in_short(ledger())),
     "headline table": headline_section,
     "runs": progress_section,
 }

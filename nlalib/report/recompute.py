@@ -70,7 +70,7 @@ def _show(study: Study, tables: dict[str, pd.DataFrame]) -> None:
     print(f"\n{study.title}\n\n{headline(tables['']).to_string(index=False)}\n")
     print("Differences, in points: mean [over seeds] [over test images]\n")
     for _, row in tables["_differences"].iterrows():
-        print(f"{SELECTION_RULES[row['selection']].words}: {difference_in_words(row)}")
+        print(f"{SELECTION_RULES[row['selection']]}: {difference_in_words(row)}")
     print()
 
 

@@ -154,20 +154,17 @@ class RunConfig(RunParameters):
                 f"annotators' votes, which {self.data.set.title} has not: take one of "
                 f"{', '.join(having)}, or for methods on candidates the rule 'random' or 'model'"
             )
-        if self.label_source != RULE and from_votes:
-            raise ValueError(
-                f"label_source is {self.label_source!r}, but method {self.method!r} learns from "
-                f"votes, whatever the labels: it would look immune. Leave it at {RULE!r}, or take "
-                "candidate_rule 'random', whose sets hold the given labels, with a "
-                "candidate_threshold such as 0.1"
-            )
-        if self.noise_rate and from_votes:
-            raise ValueError(
-                f"noise_rate is {self.noise_rate}, but method {self.method!r} learns from votes, "
-                "which the noise leaves as they are: it would look immune. Leave it at 0.0, or "
-                "take candidate_rule 'random', whose sets hold the given labels, with a "
-                "candidate_threshold such as 0.1"
-            )
+        unseen = (
+            ("label_source", RULE, "whatever the labels"),
+            ("noise_rate", 0.0, "which the noise leaves as they are"),
+        )
+        for name, plain, why in unseen:
+            if from_votes and (value := getattr(self, name)) != plain:
+                raise ValueError(
+                    f"{name} is {value!r}, but method {self.method!r} learns from votes, {why}: it "
+                    f"would look immune. Leave it at {plain!r}, or take candidate_rule 'random', "
+                    "whose sets hold the given labels, with a candidate_threshold such as 0.1"
+                )
         if "candidates" not in method.needs and self.candidates != CandidateChoice():
             raise ValueError(
                 f"candidate_rule and candidate_threshold are "

@@ -85,9 +85,8 @@ def fine_tuning_runs(config: PretrainConfig, **training) -> dict[str, RunConfig]
     dict of RunConfig
         "random" and "pre-trained".
     """
-    images = ("dataset", "data_root", "label_rule", "num_classes", "train_images", "test_images")
-    images += ("data_seed", "held_out", "image_size", "backbone")
-    shared = {name: getattr(config, name) for name in images} | training
+    own = {"image_size": config.image_size, "backbone": config.backbone}
+    shared = vars(config.data) | own | training
     weights = display_path(config.folder / "weights.safetensors")
     return {
         "random": RunConfig(**shared),

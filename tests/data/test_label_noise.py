@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlalib.data.label_noise import long_tail_counts, long_tailed, noisy_labels, with_label_noise
+from nlalib.data.label_noise import long_tail_counts, long_tailed, noisy_labels
 
 LABELS = st.lists(st.integers(0, 6), max_size=300).map(lambda given: np.array(given, int))
 RATES = st.floats(0, 1, exclude_max=True)
@@ -81,19 +81,6 @@ def test_more_noise_keeps_the_wrong_images_of_less():
     labels = np.arange(700) % 7
     hit = [set(np.flatnonzero(noisy_labels(labels, r, 7, 0) != labels)) for r in (0.1, 0.2)]
     assert len(hit[0]) < len(hit[1])
-
-
-def test_noise_of_an_index_is_in_its_training_split_alone():
-    index = index_of(
-        {"train": [30, 20, 10, 10, 10, 10, 10], "test": [5] * 7, "validation": [4] * 7}
-    )
-    noisy = with_label_noise(index, 0.3, 7, seed=2)
-    assert noisy["true_label"].tolist() == index["label"].tolist()
-    assert noisy["is_flipped"].tolist() == (noisy["label"] != index["label"]).tolist()
-    flipped = noisy[noisy["is_flipped"]]
-    assert set(flipped["split"]) == {"train"}
-    assert counts_of(flipped["true_label"]) == [9, 6, 3, 3, 3, 3, 3]
-    pd.testing.assert_frame_equal(noisy[["image_id", "split"]], index[["image_id", "split"]])
 
 
 # Long tails.

@@ -18,7 +18,6 @@ from nlalib.report.certainty import (
     equivalence,
     holm,
     paired_differences,
-    probability_better,
     resampled_counts,
     student_interval,
 )
@@ -293,23 +292,6 @@ def test_certainty_is_a_matter_of_the_level():
     row = pd.Series({"low": 0.1, "high": 0.3, "images_low": 0.1, "images_high": 0.3})
     row = pd.concat([row, pd.Series({"p_seeds_holm": 0.07, "p_images_holm": 0.02})])
     assert [certainty(row, level) for level in (0.05, 0.1)] == ["hint", "holds"]
-
-
-@pytest.mark.parametrize(("difference", "low", "high"), [(0.0, 0.5, 0.5), (0.02, 0.9, 1.0)])
-def test_probability_better_is_students(difference, low, high):
-    found = probability_better(difference, 0.01, 3)
-    assert low <= found <= high
-    assert found + probability_better(-difference, 0.01, 3) == pytest.approx(1)
-
-
-def test_probability_better_agrees_with_the_two_sided_test():
-    pairs = np.array([0.01, 0.03, 0.015, -0.002])
-    found = student_interval(pairs)
-    p = probability_better(found["difference"], found["deviation"], 4)
-    assert 2 * min(p, 1 - p) == pytest.approx(found["p_seeds"])
-    assert np.isnan(probability_better(0.1, np.nan, 1))
-    assert np.isnan(probability_better(0.1, 0.0, 3))
-    assert probability_better(1e-17, 1e-17, 3) == 0.5
 
 
 def test_a_reference_under_another_rule_by_a_plain_loop():

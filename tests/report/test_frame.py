@@ -5,8 +5,8 @@ import pytest
 from made_runs import RESULTS, results_of
 
 from nlalib.report.frame import (
-    chosen_by_its_own,
     a_row_an_epoch,
+    chosen_by_its_own,
     headline,
     markdown,
     percent,

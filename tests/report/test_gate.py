@@ -40,7 +40,6 @@ def test_gate_of_runs_that_can_tell():
     assert gate.fit == pytest.approx(0.92)
     assert gate.slope == pytest.approx(0.0)
     assert gate.control == pytest.approx((0.10 - 0.02) / 2)
-    assert gate.converged
     assert gate.passed
     assert gate.reasons == []
     assert str(gate) == (

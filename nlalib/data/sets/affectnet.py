@@ -36,7 +36,6 @@ from nlalib.data.sets.affectnet_files import (
     read_npy,
 )
 from nlalib.data.sets.base import (
-    BOX_COLUMNS,
     IMAGE_ENDINGS,
     TOLERATED_SHARE,
     DataSet,
@@ -87,7 +86,7 @@ class AffectNet(DataSet):
 
     def with_landmarks(self, root: Path, images: pd.DataFrame) -> pd.DataFrame:
         """Return the images with the points of the csv files, or of `*_lnd.npy`."""
-        return images.merge(affectnet_boxes_and_points(root, images), on="image_id")
+        return images.merge(affectnet_points(root, images), on="image_id")
 
     def label_files(self, root: Path) -> list[Path]:
         """Return the expressions of the later release."""
@@ -118,7 +117,7 @@ def read_affectnet(
     -------
     index : pandas.DataFrame
         As `nlalib.data.index` describes, sorted by split and name. It has no landmarks: the csv
-        files give them in pixels of photographs of unknown size. See `affectnet_boxes_and_points`.
+        files give them in pixels of photographs of unknown size. See `affectnet_points`.
     dropped : pandas.DataFrame
         What is not in the index: columns `split`, `reason` ("contempt", "none", "uncertain",
         "no face", `REPEATED`, `NO_FILE`, `NO_LABEL`), `images`. Images that no csv file lists are
@@ -155,8 +154,8 @@ def read_affectnet(
     return check_index(index, num_classes), dropped
 
 
-def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> pd.DataFrame:
-    """Return the face box and five landmarks of each image of `read_affectnet`'s index.
+def affectnet_points(root: str | os.PathLike, index: pd.DataFrame) -> pd.DataFrame:
+    """Return five landmarks of each image of `read_affectnet`'s index.
 
     Of the set's 68 points, counted from 0: the means of 36-41 and 42-47 (eyes), 30 (nose), 48 and
     54 (mouth). Whether their pixels count from a corner or a centre is not documented.
@@ -164,8 +163,7 @@ def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> 
     Returns
     -------
     pandas.DataFrame
-        In the index's order: `image_id`, then `BOX_COLUMNS` (all of the image in the later
-        release, whose images are crops) and `POINT_COLUMNS`, float64, pixels of the image file,
+        In the index's order: `image_id`, then `POINT_COLUMNS`, float64, pixels of the image file,
         left and right as the viewer sees them; NaN where the set gives none.
 
     Raises
@@ -176,7 +174,7 @@ def affectnet_boxes_and_points(root: str | os.PathLike, index: pd.DataFrame) -> 
     root = Path(root)
     read = _read_csv_points if is_csv_release(root) else _read_set_points
     found = read(root, set(index["image_id"]))
-    return found.loc[index["image_id"]].rename_axis("image_id").reset_index()
+    return found.reindex(index["image_id"]).rename_axis("image_id").reset_index()
 
 
 def _check_codes(codes: pd.Series, source: Path) -> pd.Series:
@@ -236,16 +234,14 @@ def _list_csv_rows(root: Path) -> pd.DataFrame:
 def _read_csv_points(root: Path, wanted: set[str]) -> pd.DataFrame:
     tables, none = [], np.full(136, np.nan)
     for file in CSV_FILES:
-        for chunk in read_csv(root / list_folder(root) / file, [*BOX_COLUMNS, POINTS]):
+        for chunk in read_csv(root / list_folder(root) / file, [POINTS]):
             # Not `isin`, which hashes all of `wanted` anew for each chunk.
             chunk = chunk[[image_id in wanted for image_id in chunk.index]]
             points = [
                 _parse_points(text, image_id) if isinstance(text, str) else none
                 for image_id, text in chunk[POINTS].items()
             ]
-            table = chunk[BOX_COLUMNS].apply(pd.to_numeric, errors="coerce").astype("float64")
-            table[POINT_COLUMNS] = _five_points(points)
-            tables.append(table)
+            tables.append(pd.DataFrame(_five_points(points), chunk.index, POINT_COLUMNS))
     found = pd.concat(tables)
     return found[~found.index.duplicated()]
 
@@ -265,6 +261,4 @@ def _list_sets(root: Path) -> pd.DataFrame:
 def _read_set_points(root: Path, wanted: set[str]) -> pd.DataFrame:
     files = {i: file for i, file in list_annotations(root, "_lnd.npy").items() if i in wanted}
     points = read_npy(files, lambda content: _five_points(_check_points(decode(content)))[0])
-    found = pd.DataFrame.from_dict(points, orient="index", columns=POINT_COLUMNS)
-    boxes = pd.DataFrame([[0.0, 0.0, 224.0, 224.0]], index=sorted(wanted), columns=BOX_COLUMNS)
-    return boxes.join(found)
+    return pd.DataFrame.from_dict(points, orient="index", columns=POINT_COLUMNS, dtype="float64")

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from nlalib.data.sets.base import (
-    BOX_COLUMNS,
     IMAGE_ENDINGS,
     contents,
     encoding_of,
@@ -30,7 +29,8 @@ SET_FOLDERS = {"val_set": "test", "train_set": "train"}
 LIST_FOLDERS = (".", "Manually_Annotated_file_lists", "Manually_Annotated/file_lists")
 IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 NAME, POINTS, CODE = "subDirectory_filePath", "facial_landmarks", "expression"
-CSV_COLUMNS = [NAME, *BOX_COLUMNS, POINTS, CODE, "valence", "arousal"]
+_BOX = ["face_x", "face_y", "face_width", "face_height"]  # which nothing here needs
+CSV_COLUMNS = [NAME, *_BOX, POINTS, CODE, "valence", "arousal"]
 LAYOUT = """expected either (release of 2017)              or (later release)
   <root>/                                      <root>/
     Manually_Annotated_file_lists/               train_set/images/<id>.jpg

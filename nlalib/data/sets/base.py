@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # So many files or labels without their counterpart are a quirk to count; more is an error.
 TOLERATED_SHARE, TOLERATED_IMAGES = 0.01, 5
-# The box of a face, pixels of the image file: left, top, width, height.
-BOX_COLUMNS = ["face_x", "face_y", "face_width", "face_height"]
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 

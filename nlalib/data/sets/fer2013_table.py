@@ -19,8 +19,7 @@ TABLE_FILES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv")
 
 def find_table(root: Path) -> str | None:
     """Return the table's path below `root`, under the names that Kaggle gives it; None without."""
-    names = [name for name in TABLE_FILES if (root / name).is_file()]
-    return names[0] if names else None
+    return next((name for name in TABLE_FILES if (root / name).is_file()), None)
 
 
 def split_path(path: str) -> tuple[str, int]:

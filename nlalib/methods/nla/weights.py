@@ -103,9 +103,8 @@ def naw_variant(variant: "str | NAWVariant", **changes) -> NAWVariant:
     ValueError
         For a name that is not in `VARIANTS`.
     """
-    if isinstance(variant, NAWVariant):
-        return replace(variant, **changes)
-    return replace(named(VARIANTS, variant, "NAW variant"), **changes)
+    known = variant if isinstance(variant, NAWVariant) else named(VARIANTS, variant, "NAW variant")
+    return replace(known, **changes)
 
 
 def label_and_nearest_negative(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

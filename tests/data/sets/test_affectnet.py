@@ -6,9 +6,8 @@ import pytest
 
 from nlalib.data.labels import class_id
 from nlalib.data.sets.affectnet import (
-    BOX_COLUMNS,
     POINT_COLUMNS,
-    affectnet_boxes_and_points,
+    affectnet_points,
     read_affectnet,
 )
 
@@ -131,39 +130,37 @@ def test_other_numbers_of_classes_are_refused(tmp_path, num_classes):
         read_affectnet(write_csv(tmp_path), num_classes=num_classes)
 
 
-def test_points_and_boxes_of_the_csv_release(tmp_path):
+def test_points_of_the_csv_release(tmp_path):
     index, _ = read_affectnet(write_csv(tmp_path))
     index = index.iloc[::-2]
-    table = affectnet_boxes_and_points(tmp_path, index)
-    assert list(table.columns) == ["image_id", *BOX_COLUMNS, *POINT_COLUMNS]
+    table = affectnet_points(tmp_path, index)
+    assert list(table.columns) == ["image_id", *POINT_COLUMNS]
     assert list(table["image_id"]) == list(index["image_id"])
     number_of = {name: number for number, (_, name, _) in enumerate(ROWS)}
     for row in table.itertuples(index=False):
         number = number_of[row[0]]
-        assert list(row[1:5]) == box_of(number)
-        np.testing.assert_allclose(row[5:], five_points_by_loop(points_of(number)))
+        np.testing.assert_allclose(row[1:], five_points_by_loop(points_of(number)))
 
 
 def test_points_of_the_later_release(tmp_path):
     index, _ = read_affectnet(write_sets(tmp_path))
-    table = affectnet_boxes_and_points(tmp_path, index)
+    table = affectnet_points(tmp_path, index)
     assert list(table["image_id"]) == list(index["image_id"])
-    assert (table[BOX_COLUMNS].to_numpy() == [0, 0, 224, 224]).all()
     number_of = {n.partition("/")[2]: number for number, (_, n, _) in enumerate(ROWS)}
     for row in table.itertuples(index=False):
         points = points_of(number_of[row[0].partition("/")[2]])
-        np.testing.assert_allclose(row[5:], five_points_by_loop(points))
+        np.testing.assert_allclose(row[1:], five_points_by_loop(points))
 
 
 def test_points_that_the_set_does_not_give_are_nan(tmp_path):
     root = write_csv(tmp_path / "csv")
     replace_in(root / "validation.csv", csv_line(11, "20/b00", 0), "20/b00.jpg,,,,,NULL,0,0,0")
-    table = affectnet_boxes_and_points(root, read_affectnet(root)[0]).set_index("image_id")
+    table = affectnet_points(root, read_affectnet(root)[0]).set_index("image_id")
     assert table.loc["20/b00"].isna().all()
     assert table.drop("20/b00").notna().all(axis=None)
     root = write_sets(tmp_path / "sets")
     (root / "val_set" / "annotations" / "b00_lnd.npy").unlink()
-    table = affectnet_boxes_and_points(root, read_affectnet(root)[0]).set_index("image_id")
+    table = affectnet_points(root, read_affectnet(root)[0]).set_index("image_id")
     assert table.loc["val_set/b00", POINT_COLUMNS].isna().all()
     assert table.drop("val_set/b00").notna().all(axis=None)
 
@@ -171,8 +168,8 @@ def test_points_that_the_set_does_not_give_are_nan(tmp_path):
 def test_points_of_no_image_are_no_rows(tmp_path):
     for layout in LAYOUTS:
         index, _ = read_affectnet(layout(tmp_path / layout.__name__))
-        table = affectnet_boxes_and_points(tmp_path / layout.__name__, index[:0])
-        assert list(table.columns) == ["image_id", *BOX_COLUMNS, *POINT_COLUMNS]
+        table = affectnet_points(tmp_path / layout.__name__, index[:0])
+        assert list(table.columns) == ["image_id", *POINT_COLUMNS]
         assert table.empty
 
 
@@ -181,8 +178,8 @@ def test_other_spellings_of_the_same_csv_files(tmp_path):
     for name, options in {"windows": {"end": "\r\n"}, "no_header": {"header": ""}}.items():
         root = write_csv(tmp_path / name, **options)
         pd.testing.assert_frame_equal(read_affectnet(root)[0], plain)
-        points = affectnet_boxes_and_points(root, plain)
-        expected = affectnet_boxes_and_points(tmp_path / "plain", plain)
+        points = affectnet_points(root, plain)
+        expected = affectnet_points(tmp_path / "plain", plain)
         pd.testing.assert_frame_equal(points, expected)
     root = write_csv(tmp_path / "spaces", header=HEADER.replace(",", " , "))
     path = root / "validation.csv"
@@ -190,7 +187,7 @@ def test_other_spellings_of_the_same_csv_files(tmp_path):
     replace_in(root / "training.csv", "3/a00.jpg,", "3\\a00.JPG , ")
     replace_in(root / "training.csv", ",1,0.1", ", 1 ,0.1")
     pd.testing.assert_frame_equal(read_affectnet(root)[0], plain)
-    np.testing.assert_array_equal(affectnet_boxes_and_points(root, plain), expected)
+    np.testing.assert_array_equal(affectnet_points(root, plain), expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -353,14 +350,14 @@ def test_landmarks_that_are_not_68_points_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"landmarks of 3/a00, '1.0;2.0' .* 2 numbers, expected 68"
     ):
-        affectnet_boxes_and_points(tmp_path / "a", index)
+        affectnet_points(tmp_path / "a", index)
     replace_in(tmp_path / "a" / "training.csv", "1.0;2.0", f"{first};x")
     with pytest.raises(ValueError, match="landmarks of 3/a00"):
-        affectnet_boxes_and_points(tmp_path / "a", index)
+        affectnet_points(tmp_path / "a", index)
     index, _ = read_affectnet(write_sets(tmp_path / "b"))
     np.save(tmp_path / "b" / "val_set" / "annotations" / "b03_lnd.npy", np.zeros(10))
     with pytest.raises(ValueError, match=r"b03_lnd.npy cannot be read.* 10 numbers, expected 68"):
-        affectnet_boxes_and_points(tmp_path / "b", index)
+        affectnet_points(tmp_path / "b", index)
 
 
 @pytest.mark.parametrize(
