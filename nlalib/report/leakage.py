@@ -17,6 +17,7 @@ from nlalib.prepare.duplicates import (
 )
 from nlalib.report.collect import some_runs_at_hand
 from nlalib.report.frame import published_file
+from nlalib.report.reading import over_seeds
 from nlalib.report.records import read_record
 from nlalib.report.studies import Study, read_study
 from nlalib.training.config import RunConfig
@@ -121,3 +122,39 @@ def leakage(config: str) -> None:
     write_csv(path, table, float_format="%.6g")
     print(table.drop(columns="run_id").to_string(index=False, float_format="{:.4f}".format))
     print(f"wrote {display_path(path)}")
+
+
+def gains_by_part(
+    table: pd.DataFrame, metric: str = "overall_accuracy", reference: str = "ce"
+) -> pd.DataFrame:
+    """Return each method less the reference on all test images, without twins, and on twins alone.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `leakage_table` returns. Twins are exact or near ones of the images that a run trained
+        on.
+    metric : str
+    reference : str
+        A method, compared by seed under the same noise.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each method and noise rate, as "nla, 20%"; a column for each part of the test
+        images, headed by how many they are; cells in points, with the interval over seeds.
+    """
+    rows = table.query("trained_on == 'run' and twins == 'exact or near'")
+    every, twins = (int(rows[name].iloc[0]) for name in ("test_images", "leaked"))
+    parts = {
+        "": f"all {every:,}",
+        "_without": f"{every - twins:,} without twins",
+        "_leaked": f"{twins:,} twins alone",
+    }
+    cells = {}
+    for ending, words in parts.items():
+        values = rows.set_index(["noise_rate", "seed", "method"])[metric + ending].unstack()
+        gains = 100 * values.drop(columns=reference).sub(values[reference], axis=0)
+        for (rate, method), own in gains.stack().dropna().groupby(["noise_rate", "method"]):
+            cells[f"{method}, {rate:.0%}", words] = over_seeds(own)
+    return pd.Series(cells).unstack()[list(parts.values())]
