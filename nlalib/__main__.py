@@ -119,8 +119,16 @@ def recompute(arguments: list[str]) -> None:
     published_again(parser.parse_args(arguments).configs)
 
 
+def align(arguments: list[str]) -> int:
+    """Align all faces of a set into a folder."""
+    from nlalib.prepare import align_faces  # OpenCV, scikit-image: no other command needs them
+
+    return align_faces.main(arguments)
+
+
 # With arguments of their own.
-OWN_ARGUMENTS = {"predict": predict, "export": export, "recompute": recompute}
+OWN_ARGUMENTS = {"predict": predict, "export": export, "recompute": recompute, "align": align}
+OWN_ARGUMENTS |= {"audit": audit.main, "labels": human_labels.main}
 COMMANDS = {
     "check": check,
     "collect": collect,
@@ -139,14 +147,6 @@ COMMANDS = {
 def main() -> int:
     """Run the command line; return its exit status."""
     command, *words = sys.argv[1:] or [""]
-    if command == "audit":
-        return audit.main(words)
-    if command == "labels":
-        return human_labels.main(words)
-    if command == "align":
-        from nlalib.prepare import align_faces  # OpenCV, scikit-image: no other command needs them
-
-        return align_faces.main(words)
     if command in OWN_ARGUMENTS:
         return _told(OWN_ARGUMENTS[command], words)
     parser = argparse.ArgumentParser(
@@ -166,13 +166,12 @@ def main() -> int:
 
 
 def _told(command: Callable, *given) -> int:
-    """Run a command; an error is one line and an exit status."""
+    """Run a command and return its exit status, 0 where it gives none; an error is one line."""
     try:
-        command(*given)
+        return command(*given) or 0
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from nlalib.data.sets import SETS
-from nlalib.files import CLOSED, in_one_line, write_atomically
+from nlalib.files import CLOSED, write_atomically
 from nlalib.names import named
 from nlalib.paths import display_path, resolve
 from nlalib.prepare.aligned_images import FAILED, LANDMARK_SOURCES, REPORT_FILE, align_images
@@ -72,11 +72,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     root, output = resolve(given.root or f"data/{given.dataset}"), resolve(given.output)
     options = {"size": given.size, "landmarks": given.landmarks, "report": print}
-    try:
-        table = align_set(given.dataset, root, output, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"error: {in_one_line(error)}", file=sys.stderr)
-        return 1
+    table = align_set(given.dataset, root, output, **options)
     print(count_outcomes(table).to_string(index=False))
     print(f"each image's line is in {display_path(output / REPORT_FILE)}")
     failed = table[table["outcome"] == FAILED]

@@ -2,10 +2,11 @@
 
 import pytest
 
+from nlalib.__main__ import main
 from nlalib.data.choice import DataChoice
 from nlalib.data.label_sources import VOTE_SOURCES, transition_table
 from nlalib.data.sets.rendered import rendered_index
-from nlalib.prepare.human_labels import label_columns, labels_digest, main, summary
+from nlalib.prepare.human_labels import label_columns, labels_digest, summary
 
 CHOICE = DataChoice()
 
@@ -53,6 +54,9 @@ def test_summary_counts_classes_and_wrong_labels(index):
     assert found.at["worst_vote", "wrong"] == f"{wrong / 150:.2%}"
 
 
-def test_missing_set_is_one_line(tmp_path, capsys):
-    assert main(["ferplus", "--root", str(tmp_path / "nowhere")]) == 1
+def test_missing_set_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv", ["nlalib", "labels", "ferplus", "--root", str(tmp_path / "nowhere")]
+    )
+    assert main() == 1
     assert "error: there is no folder" in capsys.readouterr().err
