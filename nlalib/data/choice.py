@@ -12,6 +12,7 @@ from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
 from nlalib.data.sets.base import DataSet
 from nlalib.data.votes import LABEL_RULES
+from nlalib.files import file_digest
 from nlalib.parameters import Parameters, parameter
 from nlalib.paths import resolve
 
@@ -116,7 +117,10 @@ class DataChoice(Parameters):
 
     @property
     def labels(self) -> str:
-        """How tables name whose labels are given for training."""
+        """How tables name whose labels are given for training; a list by its name and content."""
+        if self.label_file:
+            path = resolve(self.label_file)
+            return f"{path.stem}@{file_digest(path)}"
         twin = ", matched" if self.noise_kind == MATCHED else ""
         return f"{self.label_source}{twin}"
 

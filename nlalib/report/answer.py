@@ -10,9 +10,9 @@ from nlalib.report.answer_beside import (
     better_labels,
     labels_of_people,
     learning_from_votes,
-    link,
+    notebook_link,
     other_machines,
-    sure,
+    with_certainty,
 )
 from nlalib.report.certainty import ACCURACIES, certainty, paired_differences
 from nlalib.report.claims import MAIN, RECORDED
@@ -36,8 +36,8 @@ def _accuracies() -> str:
     """Return how far NLA and EAC are from cross-entropy, in sentences."""
     noisy = {rule: _difference("overall_accuracy", 0.2, rule) for rule in RULES}
     of_eac = {rule: _difference("overall_accuracy", 0.2, rule, "eac") for rule in RULES}
-    last, chosen = map(sure, noisy.values())
-    eac = " and ".join(map(sure, of_eac.values()))
+    last, chosen = map(with_certainty, noisy.values())
+    eac = " and ".join(map(with_certainty, of_eac.values()))
     is_behind = all(of_eac[rule]["difference"] > noisy[rule]["difference"] for rule in RULES)
     clean = _difference("overall_accuracy", 0.0, "last")
     return (
@@ -105,8 +105,9 @@ def _stopped_early() -> str:
         f"{in_points(overall)} points from cross-entropy at the epoch that held-out images choose"
         f"{', equal within a point' if is_equal else ''}. In mean accuracy it is "
         f"{in_points(by_its_own)} where mean accuracy on held-out images chooses, "
-        f"{in_points(mean)} where overall accuracy does, and {sure(late)} from cross-entropy's "
-        f"last epoch (only the last is corrected; {link(14)})."
+        f"{in_points(mean)} where overall accuracy does, and {with_certainty(late)} from "
+        "cross-entropy's "
+        f"last epoch (only the last is corrected; {notebook_link(14)})."
     )
 
 
@@ -120,7 +121,7 @@ def _rare() -> str:
     shown = ", ".join(f"{name} {last[name]} and {chosen[name]} %" for name in last)
     return (
         f"**{least} recognises the rarest expression least**: of disgust (23 test images), at the "
-        f"last and at the chosen epoch with 20 % wrong labels, {shown} ({link(14)})."
+        f"last and at the chosen epoch with 20 % wrong labels, {shown} ({notebook_link(14)})."
     )
 
 
@@ -138,7 +139,7 @@ def _weight() -> str:
         f"{1 + right[least]:.2f} for right ones, and at the end {1 + wrong.iloc[-1]:.2f} and "
         f"{1 + right.iloc[-1]:.2f}, when {by_heart:.0f} % of the wrong ones are learnt by heart "
         f"({table['seed'].nunique()} seeds on CPUs that recorded it). In the paper's figure w is "
-        f"about none ({link(12)})."
+        f"about zero for wrong labels ({notebook_link(12)})."
     )
 
 

@@ -34,7 +34,9 @@ COLUMNS = [
     *("limit", "hours", "study", "command", "shown_in"),
 ]
 _ONE, _CHANCE = "one data set, one network", "corrected for their number, it may be chance"
-_ELSEWHERE = "against cross-entropy of another machine the interval holds zero, or turns"
+_ELSEWHERE = (
+    "against cross-entropy of another machine the interval holds zero, or lies on the other side"
+)
 VERDICTS = {1: "verified", -1: "falsified", 0: INCONCLUSIVE}
 LEVEL = 0.05  # of the tests
 # How a difference is shown: accuracies and calibration times 100; a correlation, a share as it is.

@@ -50,7 +50,7 @@ def gains_by_machine(
     return pd.DataFrame({name: student_interval(own) for name, own in rows.items()}).T
 
 
-def from_main(table: pd.DataFrame, metric: str, rule: str) -> pd.DataFrame:
+def less_main_reference(table: pd.DataFrame, metric: str, rule: str) -> pd.DataFrame:
     """Return methods less the main study's cross-entropy, which was trained on another machine.
 
     Without wrong labels. A difference of a study's own runs has to stand against these too.

@@ -48,10 +48,12 @@ def published_contrasts() -> pd.DataFrame:
     for name, corrected_name in zip(P_VALUES, CORRECTED, strict=True):
         family = holm(table[name].where(is_short & table["primary"]).to_numpy())
         table[corrected_name] = table[corrected_name].where(~is_short, family)
-    as_published = table[CORRECTED].where(of_today)
-    table = _with_the_rest(table, table[table["primary"]], ["study", "reference", "selection"])
-    # Tables of today count what their study has declared and not run.
-    table[CORRECTED] = as_published.fillna(table[CORRECTED])
+    declared, as_published = table["primary"], table[CORRECTED]
+    table = _with_the_rest(table, table[declared], ["study", "reference", "selection"])
+    # Tables of today count what their study has declared and not run. What is a primary contrast
+    # of another study has the p-values of that family.
+    kept = of_today & (declared | ~table["primary"])
+    table[CORRECTED] = as_published.where(kept, table[CORRECTED])
     same = table.groupby(_OF_RUNS, dropna=False)[CORRECTED]
     return table.assign(**same.transform("max"))
 

@@ -1,7 +1,8 @@
 """Augmentation of whole batches on the training device, with draws of its own for each sample.
 
 torchvision's transforms make one draw for a whole batch. Here every sample has its own numbers,
-which depend on (seed, epoch, sample) alone: not on the batch, on the device or on a resumed run.
+which depend on (seed, epoch, sample) alone, or on (seed, epoch, draw) with a balanced sampler: not
+on the batch, on the device or on a resumed run.
 """
 
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def augment(images: Tensor, samples: Tensor, draws: EpochDraws, recipe: Recipe) 
     ----------
     images : Tensor, (N, 3, H, W) uint8
     samples : Tensor, (N,) int64
-        Position of each image in the training set: it selects the image's draws.
+        Position of each image in the training set, or in the epoch of a balanced sampler: it
+        selects the image's draws.
     draws : EpochDraws
         Like `samples` on the device of `images`.
     recipe : Recipe

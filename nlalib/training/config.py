@@ -210,7 +210,8 @@ class RunConfig(RunParameters):
         the same throughout a comparison, as `name=value`.
         """
         chosen = {**self.method_settings, **self.chosen}
-        chosen |= {kind: f"{path.stem}@{digest}" for kind, (path, digest) in self._files().items()}
+        if scores := self._files().get("scores"):
+            chosen["scores"] = f"{scores[0].stem}@{scores[1]}"
         if self.noise_kind == MATCHED:  # which the column of the label source tells
             del chosen["noise_kind"]
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))

@@ -44,9 +44,10 @@ def train_epoch(
 
     The mean is over batches, of which the last may be smaller. The records are taken in training
     mode from the augmented image, just as the loss saw it: `p_gt`, `p_nn`, `predicted`,
-    `cross_entropy`, and what the method adds (NAW's `weight`); NaN for an image that a balanced
-    sampler has left out. Of several processes each trains on its share of every batch, and all
-    return the loss and the records of the whole.
+    `cross_entropy`, and what the method adds (NAW's `weight`); of an image that a balanced sampler
+    has drawn more than once the last draw's, and NaN for one that it has left out. Of several
+    processes each trains on its share of every batch, and all return the loss and the records of
+    the whole.
 
     Parameters
     ----------
@@ -119,16 +120,18 @@ def train_epoch(
             # Two tables, and no tensor kept of each step: many small ones between the large ones of
             # a step would fragment the memory, which then grows with the number of images.
             losses = loss.new_zeros(len(parts))
-            nothing = float("nan") if is_balanced else 0.0
-            table = records.new_full((len(records), len(positions)), nothing)
+            table = records.new_zeros((len(records), len(drawn) if is_balanced else len(positions)))
         # Left on the device: a copy of each step's would be one more wait for the device.
         losses[number] = loss
-        table[:, order[batch] if is_balanced else batch] = records
+        table[:, batch] = records
     if scheduler is not None and not each_batch and taken:
         scheduler.step()
     mean_loss = finite_mean(accelerator.reduce(losses, "mean"), epoch, config.lr)
     # Each process has filled the columns of its own samples.
     table = accelerator.reduce(table, "sum").cpu().numpy()
+    if is_balanced:
+        of_draws, table = table, np.full((len(table), len(positions)), np.nan, dtype=table.dtype)
+        table[:, order.cpu().numpy()] = of_draws  # the last draw of each image stays
     return mean_loss, dict(zip(names, table, strict=True))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from made_sets import TEST, file_of, write_rafdb
 from nlalib.data.labels import BASIC_EXPRESSIONS
 from nlalib.data.splits import load_dataset
-from nlalib.report.leakage import gains_by_part, leakage_table
+from nlalib.report.leakage import gains_with_and_without_twins, leakage_table
 from nlalib.report.records import CURVES
 from nlalib.training.config import RunConfig
 
@@ -87,21 +87,32 @@ def test_runs_that_cannot_leak_are_refused(run):
         leakage_table(study_of(run, rendered))
 
 
-def test_gains_by_part_are_those_of_the_shared_seeds():
+def test_gains_with_and_without_twins_are_those_of_the_shared_seeds():
     """Made by hand: on twins the reference leads, without them the method."""
     rows = []
     accuracies = {
-        ("ce", 0): (0.7, 0.6, 0.9), ("ce", 1): (0.7, 0.5, 0.9),
+        ("ce", 0): (0.7, 0.6, 0.9), ("ce", 1): (0.7, 0.5, 0.9), ("ce", 2): (0.1, 0.1, 0.1),
         ("ldl", 0): (0.8, 0.7, 0.8), ("ldl", 1): (0.8, 0.7, 0.6),
     }  # fmt: skip
     for (method, seed), values in accuracies.items():
         ends = dict(zip(("", "_without", "_leaked"), values, strict=True))
         rows.append({"method": method, "seed": seed, "noise_rate": 0.0, "test_images": 1500}
                     | {"leaked": 30, "trained_on": "run", "twins": "exact or near"}
+                    | {"settings": "", "label_source": "rule"}
                     | {f"overall_accuracy{end}": value for end, value in ends.items()})  # fmt: skip
     table = pd.DataFrame(rows)
-    other = table.assign(twins="exact", overall_accuracy=0.0)
-    found = gains_by_part(pd.concat([table, other]))
+    zero = {f"overall_accuracy{end}": 0.0 for end in ("", "_without", "_leaked")}
+    others = [
+        table.assign(twins="exact", **zero),
+        table.assign(trained_on="official split", **zero),
+        table.assign(noise_rate=0.2, **zero),
+        table[table["method"] == "ldl"].assign(settings="slope=1.0", **zero),
+        table.assign(label_source="fer2013", **zero),
+    ]
+    found = gains_with_and_without_twins(pd.concat([table, *others]))
     assert list(found) == ["all 1,500", "1,470 without twins", "30 twins alone"]
     means = [float(words.split(" ")[0]) for words in found.loc["ldl, 0%"]]
     assert means == [10.0, 15.0, -20.0]
+    further = {"ldl, 20%", "ldl, slope=1.0, 0%", "ldl, 0%, labels of fer2013"}
+    assert set(found.index) == {"ldl, 0%", *further}
+    assert gains_with_and_without_twins(table[table["method"] == "ce"]).empty

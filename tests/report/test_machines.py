@@ -6,7 +6,7 @@ import pytest
 
 from nlalib.report.certainty import student_interval
 from nlalib.report.frame import SETTING
-from nlalib.report.machines import TOGETHER, apart, from_main, gains_by_machine
+from nlalib.report.machines import TOGETHER, apart, gains_by_machine, less_main_reference
 
 
 def long_table(values: dict[str, dict[int, float]]) -> pd.DataFrame:
@@ -44,6 +44,6 @@ def test_methods_less_cross_entropy_of_the_main_study(monkeypatch):
     monkeypatch.setattr("nlalib.report.machines.published_table", lambda study: main)
     own = long_table({"ldl": {0: 0.75, 1: 0.79}, "ce": {0: 0.5, 1: 0.5}}).assign(study="own")
     noisy = own.assign(noise_rate=0.2)
-    (row,) = from_main(pd.concat([own, noisy]), "overall_accuracy", "last").itertuples()
+    (row,) = less_main_reference(pd.concat([own, noisy]), "overall_accuracy", "last").itertuples()
     assert (row.method, row.n) == ("ldl", 2)
     assert row.difference == pytest.approx((0.05 + 0.07) / 2)

@@ -278,7 +278,8 @@ def test_tables_tell_a_list_of_labels_from_the_sets_own(tmp_path):
     """Else a run on wrong labels would be averaged with clean ones."""
     (tmp_path / "noisy30.txt").write_text("x 1")
     config = RunConfig(dataset="rafdb", label_file=str(tmp_path / "noisy30.txt"))
-    assert re.fullmatch(r"labels=noisy30@[0-9a-f]{12}", config.settings)
+    assert re.fullmatch(r"noisy30@[0-9a-f]{12}", config.data.labels)
+    assert config.settings == ""  # a column of its own, so that methods on it are compared
 
 
 @pytest.mark.parametrize(
