@@ -209,6 +209,11 @@ def _reading(file: Path, wanted: Path) -> Iterator[None]:
         ) from error
 
 
+def name_and_digest(path: Path) -> str:
+    """Return how tables name a file that results depend on: by its name and its content."""
+    return f"{path.stem}@{file_digest(path)}"
+
+
 def file_digest(path: Path) -> str:
     """Return the first 12 hexadecimal digits of the file's SHA-256."""
     with path.open("rb") as file:

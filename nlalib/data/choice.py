@@ -12,7 +12,7 @@ from nlalib.data.labels import expressions
 from nlalib.data.sets import SETS
 from nlalib.data.sets.base import DataSet
 from nlalib.data.votes import LABEL_RULES
-from nlalib.files import file_digest
+from nlalib.files import name_and_digest
 from nlalib.parameters import Parameters, parameter
 from nlalib.paths import resolve
 
@@ -119,8 +119,7 @@ class DataChoice(Parameters):
     def labels(self) -> str:
         """How tables name whose labels are given for training; a list by its name and content."""
         if self.label_file:
-            path = resolve(self.label_file)
-            return f"{path.stem}@{file_digest(path)}"
+            return name_and_digest(resolve(self.label_file))
         twin = ", matched" if self.noise_kind == MATCHED else ""
         return f"{self.label_source}{twin}"
 

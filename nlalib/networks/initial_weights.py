@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from nlalib.files import file_digest
+from nlalib.files import name_and_digest
 from nlalib.networks.face_resnet import FILE_SHA256, load_face_weights
 from nlalib.networks.weight_files import read_weights_file
 from nlalib.paths import resolve
@@ -38,7 +38,7 @@ def initialisation_name(weights: str) -> str:
     if _PRETRAINED.fullmatch(path.parent.name):
         return path.parent.name
     _require_weights(path)
-    return f"{path.stem}@{file_digest(path)}"
+    return name_and_digest(path)
 
 
 def _require_weights(path: Path) -> None:

@@ -106,8 +106,7 @@ def _stopped_early() -> str:
         f"{', equal within a point' if is_equal else ''}. In mean accuracy it is "
         f"{in_points(by_its_own)} where mean accuracy on held-out images chooses, "
         f"{in_points(mean)} where overall accuracy does, and {with_certainty(late)} from "
-        "cross-entropy's "
-        f"last epoch (only the last is corrected; {notebook_link(14)})."
+        f"cross-entropy's last epoch (only the last is corrected; {notebook_link(14)})."
     )
 
 

@@ -9,10 +9,10 @@ from nlalib.paths import ROOT
 from nlalib.report.certainty import ACCURACIES, certainty, paired_differences, student_interval
 from nlalib.report.claims import MAIN
 from nlalib.report.frame import chosen_rows, published_table
-from nlalib.report.leakage import accuracy_without_twins, gains_with_and_without_twins
 from nlalib.report.machines import TOGETHER, apart, gains_by_machine, less_main_reference
 from nlalib.report.primary import told
 from nlalib.report.reading import by_seed, in_points, standing
+from nlalib.report.twins import accuracy_without_twins, gains_with_and_without_twins
 
 CE = "cross-entropy"
 # Under which rules an epoch is chosen, in words of a reader.
@@ -61,8 +61,7 @@ def labels_of_people() -> str:
         f"**On labels that people got wrong NLA is {standing(overall, CE)}**: on FER2013's own, "
         f"{100 * share:.0f} % of which contradict the ten annotators, {'; '.join(told_of)}. "
         f"Where as many are drawn by lot NLA is {with_certainty(drawn)} from cross-entropy in "
-        "overall "
-        "accuracy at the last epoch. Within a label a low weight finds "
+        "overall accuracy at the last epoch. Within a label a low weight finds "
         f"drawn wrong labels with an AUROC of {found[twin]:.2f}, people's with "
         f"{found[source]:.2f} (0.5 is chance; {notebook_link(13)})."
     )
@@ -151,8 +150,7 @@ def other_machines() -> str:
         f"chosen one. All {last.loc[TOGETHER, 'n']:.0f} pairs of runs give {both[TOGETHER]} "
         f"(neither declared nor corrected; {notebook_link(14)}). Cross-entropy's last epoch on "
         f"CPUs is {in_points(of_ce)} points from that on a GPU: a machine may shift both methods, "
-        "so "
-        "gains are taken within one. Twelve new seeds are declared (`configs/face_seeds.yaml`)."
+        "so gains are taken within one. Twelve new seeds are declared (`configs/face_seeds.yaml`)."
     )
 
 

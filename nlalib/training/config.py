@@ -18,7 +18,7 @@ from nlalib.data.candidates import VOTE_RULES
 from nlalib.data.choice import CandidateChoice, DataChoice
 from nlalib.data.label_sources import MATCHED, RULE
 from nlalib.data.sets import SETS
-from nlalib.files import file_digest
+from nlalib.files import file_digest, name_and_digest
 from nlalib.names import named
 from nlalib.parameters import RunParameters, parameter
 from nlalib.paths import resolve, runs_folder
@@ -196,7 +196,7 @@ class RunConfig(RunParameters):
         Files count by their content: a renamed copy is the same.
         """
         kept = self.of_identity | of_aligned_images(self.data)
-        kept |= {kind: digest for kind, (_, digest) in self._files().items()}
+        kept |= {kind: file_digest(path) for kind, path in self._files().items()}
         if self.sampler == "balanced":
             kept["augmentation_of"] = "draws"  # and not of images, as it once was
         weights = self.initialisation.rpartition("@")[2]
@@ -211,20 +211,20 @@ class RunConfig(RunParameters):
         """
         chosen = {**self.method_settings, **self.chosen}
         if scores := self._files().get("scores"):
-            chosen["scores"] = f"{scores[0].stem}@{scores[1]}"
+            chosen["scores"] = name_and_digest(scores)
         if self.noise_kind == MATCHED:  # which the column of the label source tells
             del chosen["noise_kind"]
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
 
-    def _files(self) -> dict[str, tuple[Path, str]]:
-        """Return path and digest of the files of labels and scores, of those that are given."""
+    def _files(self) -> dict[str, Path]:
+        """Return the files of labels and scores, of those that are given."""
         found = {}
         for name, (kind, next_step) in _FILES.items():
             if given := getattr(self, name):
                 path = resolve(given)
                 if not path.is_file():
                     raise FileNotFoundError(f"{name} is {given!r}, but no such file: {next_step}")
-                found[kind] = path, file_digest(path)
+                found[kind] = path
         return found
 
     @property

@@ -9,8 +9,9 @@ from PIL import Image
 from made_sets import TEST, file_of, write_rafdb
 from nlalib.data.labels import BASIC_EXPRESSIONS
 from nlalib.data.splits import load_dataset
-from nlalib.report.leakage import gains_with_and_without_twins, leakage_table
+from nlalib.report.leakage import leakage_table
 from nlalib.report.records import CURVES
+from nlalib.report.twins import gains_with_and_without_twins
 from nlalib.training.config import RunConfig
 
 FIRST_TEST = 140  # after 7 x 20 training images
